@@ -1,0 +1,1 @@
+"""One module per deployable process, and the command line; wiring only."""

@@ -1,0 +1,51 @@
+"""The `archive` flow: every topic into ClickHouse; the only writer of its tables.
+
+`python -m bytewax.run dataflows.archive:flow` runs it on the settings of the environment.
+"""
+
+import bytewax.operators as op
+from bytewax.dataflow import Dataflow
+
+from dataflows.log_flow import LogFlow, open_log_flow
+from dataflows.log_sources import record_source, tick_source
+from dataflows.stack import store_settings
+from infra.clickhouse.client import connect, database_name
+from infra.clickhouse.migrations import prepare_database
+from infra.clickhouse.sink import ArchiveSink
+from infra.clickhouse.writer import ArchiveWriter
+from infra.settings import load_settings
+from schemas.topics import message_topics
+
+NAME = "archive"
+
+
+def build_flow(log: LogFlow) -> Dataflow:
+    """Return the flow over every partition of every topic."""
+    flow, settings = Dataflow(NAME), log.settings
+    streams = [
+        op.input(
+            "market_ticks",
+            flow,
+            tick_source(settings, log.partitions, NAME, log.book, log.watch, align=False),
+        )
+    ]
+    for topic in message_topics():
+        partitions = log.partitions if topic.partitioned else [0]
+        source = record_source(settings, topic.name, partitions, NAME, log.watch)
+        streams.append(op.input(topic.name.replace(".", "_"), flow, source))
+
+    def open_writer() -> ArchiveWriter:
+        store = store_settings(settings)
+        client = connect(store)
+        prepare_database(client, database_name(store, settings.environment))
+        return ArchiveWriter(client)
+
+    merged = op.merge("batches", *streams)
+    op.output("store", merged, ArchiveSink(open_writer, log.book, log.workload.observe))
+    return flow
+
+
+def flow() -> Dataflow:
+    """Return the flow for `bytewax.run`."""
+    settings = load_settings().settings
+    return build_flow(open_log_flow(settings, NAME, list(range(settings.kafka.partitions))))

@@ -1,0 +1,157 @@
+"""What every flow over the log needs: lease, book, workload, sink, and how it is run and recovered."""
+
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from pathlib import Path
+
+from bytewax.dataflow import Dataflow
+from bytewax.recovery import RecoveryConfig, init_db_dir
+from bytewax.run import cli_main
+from msgspec import Struct
+
+from dataflows.log_sources import Watch
+from dataflows.stack import kafka_settings
+from infra.kafka.sink import KafkaSink, Target
+from infra.kafka.stop_flag import StopFlag
+from infra.lease import RunLease
+from infra.serve import Workload
+from infra.settings import Settings, settings_hash
+from schemas.codec import Origin
+from schemas.instruments import InstrumentBook
+from schemas.topics import TOPICS
+
+logger = logging.getLogger(__name__)
+
+WRITES = {
+    "trading": (
+        "market.bars", "market.features", "market.late", "trade.signals", "trade.decisions",
+        "trade.orders", "trade.fills", "trade.positions", "trade.outcomes", "ops.applied",
+        "ops.dead_letters",
+    ),
+    "features": ("market.bars", "market.features", "market.late", "ops.dead_letters"),
+    "signals": ("trade.signals",),
+    "portfolio": (
+        "trade.decisions", "trade.orders", "trade.fills", "trade.positions", "trade.outcomes",
+        "ops.applied", "ops.dead_letters",
+    ),
+}  # fmt: skip
+"""Topics that each flow may write."""
+
+
+class LogFlow(Struct, kw_only=True):
+    """A flow's place in the world: its partitions of the log and its right to write."""
+
+    settings: Settings
+    name: str
+    partitions: list[int]
+    book: InstrumentBook
+    workload: Workload
+    watch: Watch
+    origin: Origin
+    leases: list[RunLease]
+
+    def sink(self) -> KafkaSink:
+        """Return the sink to every topic that this flow may write."""
+        targets = []
+        for topic in WRITES[self.name]:
+            numbers: Sequence[int] = self.partitions if TOPICS[topic].partitioned else (0,)
+            targets += [Target(topic=topic, partition=number) for number in numbers]
+        lanes = "-".join(str(number) for number in self.partitions)
+        return KafkaSink(
+            kafka_settings(self.settings),
+            self.settings.environment,
+            self.origin,
+            targets,
+            writer=f"{self.name}/{lanes}",
+        )
+
+    def release(self) -> None:
+        """Give the leases back."""
+        for lease in self.leases:
+            lease.release()
+
+
+def recovery_folder(settings: Settings, name: str, partitions: Sequence[int]) -> Path:
+    """Return the folder of a flow's snapshots; a lane has its own, so a change of workers moves none."""
+    whole = list(partitions) == list(range(settings.kafka.partitions))
+    lanes = "all" if whole else "-".join(f"{number:04d}" for number in partitions)
+    return settings.state_dir / "recovery" / settings.environment / name / lanes
+
+
+def open_log_flow(
+    settings: Settings, name: str, partitions: list[int], watch: Watch | None = None
+) -> LogFlow:
+    """Take the leases of the account (if the flow decides for it) and of the recovery folder.
+
+    Raises:
+        LeaseHeldError: Another process runs this account or these partitions.
+    """
+    folder = recovery_folder(settings, name, partitions)
+    leases = [RunLease(folder / "lease")]
+    if "trade.decisions" in WRITES[name]:
+        account = f"{settings.environment}-{settings.account}"
+        leases.insert(0, RunLease(settings.state_dir / "leases" / account))
+    epoch = max(lease.acquire() for lease in leases)
+    if watch is None:
+        watch = Watch(
+            stop=StopFlag(),
+            workload=Workload(name, settings.environment, settings.serve.stale_after_seconds),
+        )
+    return LogFlow(
+        settings=settings,
+        name=name,
+        partitions=partitions,
+        book=InstrumentBook(),
+        workload=watch.workload,
+        watch=watch,
+        origin=Origin(config_hash=settings_hash(settings), epoch=epoch),
+        leases=leases,
+    )
+
+
+def run_recoverable(flow: Dataflow, settings: Settings, folder: Path) -> None:
+    """Run `flow` in this thread until its sources end, with snapshots in `folder`."""
+    database = folder / "snapshots"
+    if not database.exists():
+        database.mkdir(parents=True)
+        init_db_dir(database, 1)
+    cli_main(
+        flow,
+        workers_per_process=1,
+        process_id=None,
+        addresses=None,
+        epoch_interval=timedelta(milliseconds=settings.run.epoch_ms),
+        recovery_config=RecoveryConfig(str(database), timedelta(0)),
+    )
+
+
+def run_lanes(run_one: Callable[[int], None], partitions: Sequence[int], stop: StopFlag) -> None:
+    """Run one flow per partition, each in its own thread; one that fails stops all.
+
+    Raises:
+        RuntimeError: A lane failed; its cause is chained.
+    """
+    failures: list[BaseException] = []
+
+    def guarded(partition: int) -> None:
+        try:
+            run_one(partition)
+        except BaseException as error:  # noqa: BLE001  # a lane's failure must end the process
+            failures.append(error)
+            stop.request()
+
+    threads = [
+        threading.Thread(target=guarded, args=(number,), name=f"lane-{number}")
+        for number in partitions
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        while thread.is_alive():
+            # A join without a limit would keep signals from the main thread.
+            thread.join(0.2)
+    if failures:
+        msg = f"lane failed; {failures[0]}"
+        raise RuntimeError(msg) from failures[0]

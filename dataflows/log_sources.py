@@ -1,0 +1,286 @@
+"""Sources over the log: ticks, commands, and the derived topics that the split flows read."""
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+import polars as pl
+from bytewax.inputs import FixedPartitionedSource
+from infra.tick_decoder import TickDecoder
+from msgspec import Struct
+
+from dataflows.stack import kafka_settings
+from infra.clickhouse.writer import RecordBatch
+from infra.control import CommandRefusedError, load_or_create_key, public_text, verify_command
+from infra.kafka.consumers import PartitionConsumer, open_consumer
+from infra.kafka.skew import SkewGate
+from infra.kafka.source import KafkaSource, Reading
+from infra.kafka.stop_flag import StopFlag
+from infra.records import FetchedRecord
+from infra.serve import Workload
+from infra.settings import Settings
+from schemas.batches import ControlReceived, ProgressMarked, TickBatch
+from schemas.codec import decode, find_header
+from schemas.frames import polars_schema
+from schemas.instruments import InstrumentBook
+from schemas.market import BarClosed, InstrumentListed
+from schemas.operations import (
+    ControlApplied,
+    ControlCommanded,
+    DeadLetterRecorded,
+    build_dead_letter,
+)
+from schemas.signals import SignalEmitted
+from schemas.ticks import DeadLetterReason
+from schemas.topics import full_name
+
+READ_AT_ONCE = 10_000
+
+
+class ListingReader:
+    """Keeps an `InstrumentBook` up to date with `market.instruments`.
+
+    An instrument is published before its first tick, so reading on at the first unknown symbol finds it.
+    """
+
+    def __init__(self, settings: Settings, book: InstrumentBook) -> None:
+        topic = full_name(settings.environment, InstrumentListed.topic)
+        self._consumer = open_consumer(kafka_settings(settings), topic, 0, None)
+        self._book = book
+        self.refresh()
+
+    def refresh(self) -> bool:
+        """Read what is new; return whether anything was."""
+        records = read_to_end(self._consumer)
+        for record in records:
+            if record.value is not None:
+                self._book.add(decode(InstrumentListed, record.value))
+        return bool(records)
+
+
+def read_to_end(consumer: PartitionConsumer, quiet_seconds: float = 0.3) -> list[FetchedRecord]:
+    """Return every record up to the end of the partition.
+
+    A consumer learns the end from the broker's answers, so the end is believed only after a fetch that
+    waited and brought nothing.
+    """
+    records: list[FetchedRecord] = []
+    while fetched := consumer.fetch(READ_AT_ONCE, quiet_seconds):
+        records += fetched
+    return records
+
+
+class Watch(Struct, kw_only=True):
+    """What every source of one process shares."""
+
+    stop: StopFlag
+    workload: Workload
+    until: dict[str, dict[int, int]] | None = None
+    """End offsets by topic (without prefix): a bounded run."""
+
+    def until_of(self, topic: str) -> dict[int, int] | None:
+        """Return the end offsets of `topic`, None for an endless run."""
+        return None if self.until is None else self.until.get(topic, {})
+
+
+def tick_source(
+    settings: Settings,
+    partitions: Sequence[int],
+    group: str,
+    book: InstrumentBook,
+    watch: Watch,
+    *,
+    align: bool = True,
+) -> FixedPartitionedSource[tuple[str, TickBatch], tuple[int, int]]:
+    """Return the source of `market.ticks`, decoded and validated; `align` keeps partitions together."""
+    listings = ListingReader(settings, book)
+    count = settings.kafka.partitions
+    decoders = {number: TickDecoder(number, count, book, listings.refresh) for number in partitions}
+
+    def decode_fetch(partition: int, records: list[FetchedRecord]) -> TickBatch:
+        return decoders[partition].decode(records, time.time_ns())
+
+    return _source(
+        settings,
+        "market.ticks",
+        partitions,
+        group,
+        Reading(
+            decode=decode_fetch,
+            event_time_of=_newest_event_time,
+            gate=SkewGate(settings.run.skew_ms_max * 1_000_000) if align else None,
+            stop=watch.stop,
+            until=watch.until_of("market.ticks"),
+            records_max=settings.kafka.fetch_records_max,
+        ),
+    )
+
+
+def _newest_event_time(batch: TickBatch) -> int | None:
+    newest = batch.ticks["event_time_ns"].max()
+    return newest if isinstance(newest, int) else None
+
+
+def record_source(
+    settings: Settings, topic: str, partitions: Sequence[int], group: str, watch: Watch
+) -> FixedPartitionedSource[tuple[str, RecordBatch], tuple[int, int]]:
+    """Return the source of a derived topic's records as they are, for the archive."""
+
+    def decode_fetch(partition: int, records: list[FetchedRecord]) -> RecordBatch:
+        return RecordBatch(topic, partition, records)
+
+    reading = Reading(decode=decode_fetch, stop=watch.stop, until=watch.until_of(topic))
+    return _source(settings, topic, partitions, group, reading)
+
+
+class BarsRead(Struct, kw_only=True):
+    """Bars of one fetch of one partition of `market.bars`, and how far they are complete."""
+
+    partition: int
+    bars: pl.DataFrame | None
+    complete_through_ns: int | None
+    ingest_time_ns: int
+
+
+def bar_source(
+    settings: Settings, partitions: Sequence[int], group: str, watch: Watch
+) -> FixedPartitionedSource[tuple[str, BarsRead], tuple[int, int]]:
+    """Return the source of `market.bars` for the split `signals` flow."""
+    schema = polars_schema(BarClosed)
+
+    def decode_fetch(partition: int, records: list[FetchedRecord]) -> BarsRead:
+        progress, values = _split_progress(records)
+        bars = pl.read_ndjson(b"\n".join(values), schema=schema) if values else None
+        return BarsRead(
+            partition=partition,
+            bars=bars,
+            complete_through_ns=progress,
+            ingest_time_ns=time.time_ns(),
+        )
+
+    reading = Reading(decode=decode_fetch, stop=watch.stop, until=watch.until_of(BarClosed.topic))
+    return _source(settings, BarClosed.topic, partitions, group, reading)
+
+
+class SignalsRead(Struct, kw_only=True):
+    """Signals of one fetch of one partition of `trade.signals`, and how far they are complete."""
+
+    partition: int
+    signals: list[SignalEmitted]
+    complete_through_ns: int | None
+    ingest_time_ns: int
+
+
+def signal_source(
+    settings: Settings, partitions: Sequence[int], group: str, watch: Watch
+) -> FixedPartitionedSource[tuple[str, SignalsRead], tuple[int, int]]:
+    """Return the source of `trade.signals` for the split `portfolio` flow."""
+
+    def decode_fetch(partition: int, records: list[FetchedRecord]) -> SignalsRead:
+        progress, values = _split_progress(records)
+        return SignalsRead(
+            partition=partition,
+            signals=[decode(SignalEmitted, value) for value in values],
+            complete_through_ns=progress,
+            ingest_time_ns=time.time_ns(),
+        )
+
+    reading = Reading(
+        decode=decode_fetch, stop=watch.stop, until=watch.until_of(SignalEmitted.topic)
+    )
+    return _source(settings, SignalEmitted.topic, partitions, group, reading)
+
+
+class ControlsRead(Struct, kw_only=True):
+    """Verified commands of one fetch, and those that were refused."""
+
+    controls: list[ControlReceived]
+    dead_letters: list[DeadLetterRecorded]
+
+
+def _refused_command(record: FetchedRecord, error: Exception) -> DeadLetterRecorded:
+    unsigned = isinstance(error, CommandRefusedError)
+    return build_dead_letter(
+        ControlCommanded.topic,
+        0,
+        record.offset,
+        -1,
+        DeadLetterReason.BAD_SIGNATURE if unsigned else DeadLetterReason.UNDECODABLE,
+        str(error),
+        record.value or b"",
+    )
+
+
+def control_source(
+    settings: Settings,
+    group: str,
+    watch: Watch,
+) -> FixedPartitionedSource[tuple[str, ControlsRead], tuple[int, int]]:
+    """Return the source of verified commands, each with the event time at which it already counted.
+
+    A command that an earlier run applied must count from the same event time again, or a replay would
+    decide differently; `ops.applied` remembers it.
+    """
+    keys = settings.control.public_keys or {
+        "local": public_text(load_or_create_key(settings.state_dir))
+    }
+    applied_topic = full_name(settings.environment, ControlApplied.topic)
+    reader = open_consumer(kafka_settings(settings), applied_topic, 0, None)
+    effective = {
+        record.cause: record.event_time_ns
+        for record in (
+            decode(ControlApplied, fetched.value)
+            for fetched in read_to_end(reader)
+            if fetched.value is not None
+        )
+    }
+    reader.close()
+
+    def decode_fetch(_partition: int, records: list[FetchedRecord]) -> ControlsRead:
+        read = ControlsRead(controls=[], dead_letters=[])
+        for record in records:
+            try:
+                command = decode(ControlCommanded, record.value or b"")
+                verify_command(command, keys)
+            except (CommandRefusedError, msgspec.DecodeError) as error:
+                read.dead_letters.append(_refused_command(record, error))
+                continue
+            if command.account == settings.account:
+                read.controls.append(
+                    ControlReceived(command=command, effective_ns=effective.get(command.id))
+                )
+        return read
+
+    reading = Reading(
+        decode=decode_fetch, stop=watch.stop, until=watch.until_of(ControlCommanded.topic)
+    )
+    return _source(settings, ControlCommanded.topic, [0], group, reading)
+
+
+def _split_progress(records: list[FetchedRecord]) -> tuple[int | None, list[bytes]]:
+    progress: int | None = None
+    values = []
+    for record in records:
+        schema = find_header(record.headers, "schema") or ""
+        if schema.startswith(ProgressMarked.__name__):
+            progress = decode(ProgressMarked, record.value or b"").complete_through_ns
+        elif record.value is not None:
+            values.append(record.value)
+    return progress, values
+
+
+def _source(
+    settings: Settings,
+    topic: str,
+    partitions: Sequence[int],
+    group: str,
+    reading: Reading[Any],
+) -> KafkaSource[Any]:
+    return KafkaSource(
+        kafka_settings(settings),
+        full_name(settings.environment, topic),
+        partitions,
+        f"{settings.environment}.{group}",
+        reading,
+    )

@@ -1,0 +1,113 @@
+"""From settings to machines: the one place where operators meet what they need from outside."""
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+from dataflows.lanes import Lane
+from infra.onnx_session import ModelRefusedError, OnnxSession
+from infra.sessions import ALWAYS_OPEN, load_sessions
+from infra.settings import Settings
+from operators.bars import BarMachine, BarState
+from operators.features import FeatureMachine, Indicator
+from operators.portfolio import Portfolio
+from operators.screen import ScreenState, TickScreen
+from operators.sessions import SessionTable
+from operators.signals import SignalMachine
+from operators.strategies import build_strategies
+from operators.voters.build import build_voters
+from schemas.features import FEATURE_SCHEMAS
+from schemas.instruments import InstrumentBook
+
+ARTEFACTS = Path(__file__).parents[1] / "onnx_models"
+
+
+class SessionLibrary(Mapping[str, SessionTable]):
+    """Sessions of every calendar that exchange-calendars knows, loaded when first asked for."""
+
+    def __init__(self) -> None:
+        self._tables: dict[str, SessionTable] = {}
+
+    def __getitem__(self, calendar: str) -> SessionTable:
+        if calendar == ALWAYS_OPEN:
+            raise KeyError(calendar)
+        if calendar not in self._tables:
+            self._tables |= load_sessions([calendar], SessionTable)
+        return self._tables[calendar]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._tables)
+
+    def __len__(self) -> int:
+        return len(self._tables)
+
+
+def used_timeframes(settings: Settings) -> tuple[str, ...]:
+    """Return the timeframes for which features are computed: those that a voter declares."""
+    declared = {strategy.timeframe for strategy in build_strategies(settings.strategies)}
+    declared |= {model.timeframe for model in settings.models.values() if model.enabled}
+    return tuple(sorted(declared))
+
+
+def build_lane(
+    settings: Settings,
+    book: InstrumentBook,
+    observe: Callable[[str, int], None],
+    *,
+    marks_progress: bool = False,
+) -> Lane:
+    """Return how the machines of a lane are built; models and sessions are loaded once here.
+
+    Raises:
+        SettingsError, ValueError: A strategy, model or timeframe does not fit; names the setting.
+    """
+    sessions = SessionLibrary()
+    schema = FEATURE_SCHEMAS[settings.features.schema_name]
+    lateness_ns = settings.bars.lateness_ms * 1_000_000
+    timeframes = tuple(sorted({*settings.bars.timeframes, *used_timeframes(settings)}))
+    scorers = load_scorers(settings)
+
+    def build_signals() -> SignalMachine:
+        strategies = build_strategies(settings.strategies)
+        return SignalMachine(strategies, build_voters(settings.models, scorers), settings.vote)
+
+    def build_features() -> FeatureMachine:
+        strategies = build_strategies(settings.strategies)
+        names = sorted({name for strategy in strategies for name in strategy.indicators})
+        return FeatureMachine(schema, tuple(Indicator(name) for name in names))
+
+    def build_screen(partition: int, state: ScreenState | None) -> TickScreen:
+        return TickScreen(partition, lateness_ns, state)
+
+    def build_bars(partition: int, state: BarState | None) -> BarMachine:
+        return BarMachine(partition, timeframes, sessions, state)
+
+    return Lane(
+        book=book,
+        build_screen=build_screen,
+        build_bars=build_bars,
+        build_features=build_features,
+        build_signals=build_signals,
+        published_schema=schema,
+        feature_timeframes=used_timeframes(settings),
+        marks_progress=marks_progress,
+        observe=observe,
+    )
+
+
+def load_scorers(settings: Settings) -> dict[str, OnnxSession | str]:
+    """Return each ONNX voter's model, or the reason why it abstains."""
+    scorers: dict[str, OnnxSession | str] = {}
+    for name, model in settings.models.items():
+        if model.enabled and model.kind == "onnx":
+            try:
+                scorers[name] = OnnxSession(ARTEFACTS / model.artefact)
+            except ModelRefusedError as error:
+                scorers[name] = str(error)
+    return scorers
+
+
+def build_portfolio(settings: Settings, partitions: list[int]) -> Portfolio:
+    """Return the account's engine; it waits for every one of `partitions`."""
+    return Portfolio(
+        settings.account, partitions, settings.portfolio, settings.paper, settings.vote
+    )

@@ -1,0 +1,51 @@
+"""The split `portfolio` flow: signals, ticks and commands in, everything of the account out.
+
+An account has one engine, so this flow reads every partition and cannot be split further.
+"""
+
+import bytewax.operators as op
+from bytewax.dataflow import Dataflow
+
+from dataflows.accounts import AccountStep, on_account
+from dataflows.lanes import ScreenStep, signals_item
+from dataflows.log_flow import LogFlow, open_log_flow
+from dataflows.log_sources import control_source, signal_source, tick_source
+from dataflows.machines import run_machine
+from dataflows.parts import build_lane, build_portfolio
+from infra.settings import load_settings
+
+NAME = "portfolio"
+
+
+def build_flow(log: LogFlow) -> Dataflow:
+    """Return the flow of the account."""
+    flow, settings = Dataflow(NAME), log.settings
+    lane = build_lane(settings, log.book, log.workload.observe)
+    fetched = op.input(
+        "ticks", flow, tick_source(settings, log.partitions, NAME, log.book, log.watch)
+    )
+    accepted = run_machine("screen", fetched, lambda state: ScreenStep(lane, state))
+    read = op.input("signals", flow, signal_source(settings, log.partitions, NAME, log.watch))
+    signalled = op.map_value("signal_items", read, signals_item)
+    commands = op.input("controls", flow, control_source(settings, NAME, log.watch))
+    inputs = op.merge(
+        "inputs",
+        on_account("commands", commands, settings.account),
+        on_account("signalled", signalled, settings.account),
+        on_account("accepted", accepted, settings.account),
+    )
+    records = run_machine(
+        "account",
+        inputs,
+        lambda state: AccountStep(
+            lambda: build_portfolio(settings, log.partitions), log.book, lane.observe, state
+        ),
+    )
+    op.output("records", records, log.sink())
+    return flow
+
+
+def flow() -> Dataflow:
+    """Return the flow for `bytewax.run`."""
+    settings = load_settings().settings
+    return build_flow(open_log_flow(settings, NAME, list(range(settings.kafka.partitions))))

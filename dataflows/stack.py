@@ -1,0 +1,108 @@
+"""The processes of a stack and where each listens: one description for up, demo, chaos and tests."""
+
+import os
+import secrets
+from collections.abc import Sequence
+from pathlib import Path
+
+from infra.settings import FILE_VARIABLE, PREFIX, Settings, write_settings
+from infra.stack.broker import BrokerConfig, build_broker_command, wait_until_ready
+from infra.stack.store import StoreConfig, build_store_command, wait_until_store_ready
+from infra.stack.supervise import ManagedProcess, Supervisor
+from schemas.settings import KafkaSettings, StoreSettings
+
+FLOWS = ("features", "signals", "portfolio", "trading", "archive")
+DEFAULT_FLOWS = ("trading", "archive")
+PORT_OFFSETS = {"trading": 0, "archive": 1, "features": 2, "signals": 3, "portfolio": 4}
+STORE_KEY_FILE = "store.key"
+READY_SECONDS = 60.0
+
+
+def kafka_settings(settings: Settings) -> KafkaSettings:
+    """Return the Kafka settings with the embedded broker's address filled in."""
+    if settings.kafka.bootstrap:
+        return settings.kafka
+    bootstrap = f"127.0.0.1:{settings.kafka.embedded_port}"
+    return settings.kafka.model_copy(update={"bootstrap": bootstrap})
+
+
+def store_settings(settings: Settings) -> StoreSettings:
+    """Return the store settings with the embedded store's address and password filled in."""
+    if settings.store.url:
+        return settings.store
+    update: dict[str, object] = {"url": f"http://127.0.0.1:{settings.store.embedded_port}"}
+    if not settings.store.password.get_secret_value():
+        update["password"] = _store_password(settings.state_dir)
+    return StoreSettings.model_validate(settings.store.model_dump() | update)
+
+
+def _store_password(state_dir: Path) -> str:
+    path = state_dir / STORE_KEY_FILE
+    if not path.exists():
+        state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w") as file:
+            file.write(secrets.token_urlsafe(24) + "\n")
+    return path.read_text().strip()
+
+
+def stack_processes(settings: Settings) -> list[ManagedProcess]:
+    """Return the broker and the store, unless settings name external ones."""
+    state_dir = settings.state_dir.resolve()
+    processes = []
+    if not settings.kafka.bootstrap:
+        broker = BrokerConfig(state_dir=state_dir / "broker", port=settings.kafka.embedded_port)
+        processes.append(_process("broker", build_broker_command(broker)[1:], 100))
+    if not settings.store.url:
+        store_settings(settings)  # Creates the password file before the store reads it.
+        store = StoreConfig(
+            state_dir=state_dir / "store",
+            port=settings.store.embedded_port,
+            user=settings.store.user,
+            password_file=state_dir / STORE_KEY_FILE,
+        )
+        processes.append(_process("store", build_store_command(store)[1:], 100))
+    return processes
+
+
+def flow_process(flow: str, workers: int = 1) -> ManagedProcess:
+    """Return the process that runs `flow`."""
+    arguments = ("-m", "dataflows.cli.main", "run", flow, "--workers", str(workers))
+    return _process(flow, arguments, 500)
+
+
+def _process(name: str, arguments: Sequence[str], priority: int) -> ManagedProcess:
+    return ManagedProcess(name=name, arguments=tuple(arguments), priority=priority)
+
+
+def wait_for_stack(settings: Settings) -> None:
+    """Wait until broker and store answer; raises TimeoutError naming the one that does not."""
+    wait_until_ready(kafka_settings(settings).bootstrap, READY_SECONDS)
+    wait_until_store_ready(store_settings(settings).url, READY_SECONDS)
+
+
+def start_stack(settings: Settings, flows: Sequence[str], *, foreground: bool) -> Supervisor:
+    """Start the supervisor with the stack, prepare topics and tables, then start `flows`."""
+    from dataflows.prepare import prepare_environment  # noqa: PLC0415  # heavy clients
+
+    supervisor = Supervisor(settings.state_dir)
+    supervisor.start(
+        stack_processes(settings), environment=child_environment(settings), foreground=foreground
+    )
+    try:
+        wait_for_stack(settings)
+        prepare_environment(settings)
+        for flow in flows:
+            supervisor.add(flow_process(flow))
+    except BaseException:
+        supervisor.stop()
+        raise
+    return supervisor
+
+
+def child_environment(settings: Settings) -> dict[str, str]:
+    """Return the environment of supervised processes: theirs must be exactly our settings."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(PREFIX)}
+    file = settings.state_dir.resolve() / "effective.toml"
+    write_settings(settings, file)
+    return kept | {FILE_VARIABLE: str(file)}

@@ -1,0 +1,72 @@
+"""The fused flow: ticks in, explained fills out, in one process; the default on one machine.
+
+`python -m bytewax.run dataflows.trading:flow` runs it on the settings of the environment.
+"""
+
+import bytewax.operators as op
+from bytewax.dataflow import Dataflow
+from bytewax.inputs import Source
+from bytewax.operators import KeyedStream
+
+from dataflows.accounts import AccountStep, on_account
+from dataflows.lanes import BarsStep, Lane, SignalsStep
+from dataflows.log_flow import LogFlow, open_log_flow
+from dataflows.log_sources import control_source, tick_source
+from dataflows.machines import run_machine
+from dataflows.parts import build_lane, build_portfolio
+from infra.settings import Settings, load_settings
+from schemas.batches import TickBatch
+
+NAME = "trading"
+
+
+def wire_trading(
+    flow: Dataflow,
+    settings: Settings,
+    lane: Lane,
+    ticks: Source[tuple[str, TickBatch]],
+    controls: Source[tuple[str, object]] | None,
+    partitions: list[int],
+) -> KeyedStream[list[object]]:
+    """Join sources, lanes and the account; return the stream of records to write."""
+    fetched = op.input("ticks", flow, ticks)
+    items = run_machine("bars", fetched, lambda state: BarsStep(lane, state))
+    closing = op.branch("closing", items, lambda keyed: keyed[1].bars is not None)
+    signalled = run_machine("signals", closing.trues, lambda state: SignalsStep(lane, state))
+    inputs = op.merge("inputs", closing.falses, signalled)
+    account = on_account("to_account", inputs, settings.account)
+    if controls is not None:
+        commands = op.input("controls", flow, controls)
+        account = op.merge(
+            "with_controls", on_account("commands", commands, settings.account), account
+        )
+    return run_machine(
+        "account",
+        account,
+        lambda state: AccountStep(
+            lambda: build_portfolio(settings, partitions), lane.book, lane.observe, state
+        ),
+    )
+
+
+def build_flow(log: LogFlow) -> Dataflow:
+    """Return the flow over the log; `log` holds the lease, the book and the sink."""
+    flow = Dataflow(NAME)
+    settings = log.settings
+    lane = build_lane(settings, log.book, log.workload.observe)
+    records = wire_trading(
+        flow,
+        settings,
+        lane,
+        tick_source(settings, log.partitions, NAME, log.book, log.watch),
+        control_source(settings, NAME, log.watch),
+        log.partitions,
+    )
+    op.output("records", records, log.sink())
+    return flow
+
+
+def flow() -> Dataflow:
+    """Return the flow for `bytewax.run`."""
+    settings = load_settings().settings
+    return build_flow(open_log_flow(settings, NAME, list(range(settings.kafka.partitions))))

@@ -1,0 +1,1 @@
+"""ClickHouse: client, migrations, the archive writer, and the walk behind `why`."""

@@ -1,0 +1,92 @@
+"""Sign and verify operator commands (Ed25519); an unsigned or altered command never takes effect."""
+
+import base64
+import os
+from pathlib import Path
+
+import msgspec
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+from schemas.ids import derive_id
+from schemas.operations import Command, ControlCommanded
+
+LOCAL_SIGNER = "local"
+
+
+class CommandRefusedError(ValueError):
+    """A command is unsigned, altered, or signed by nobody we know; it is dead-lettered."""
+
+
+def load_or_create_key(state_dir: Path) -> Ed25519PrivateKey:
+    """Return the local operator's key, created with mode 0600 at first use."""
+    path = state_dir / "keys" / "control.pem"
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        pem = Ed25519PrivateKey.generate().private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(pem)
+    key = serialization.load_pem_private_key(path.read_bytes(), password=None)
+    if not isinstance(key, Ed25519PrivateKey):
+        msg = f"control key must be Ed25519; found {type(key).__name__}; remove the file to make a new one"
+        raise TypeError(msg)
+    return key
+
+
+def public_text(key: Ed25519PrivateKey) -> str:
+    """Return the base64 public key, as `control.public_keys` wants it."""
+    raw = key.public_key().public_bytes(
+        serialization.Encoding.Raw, serialization.PublicFormat.Raw
+    )
+    return base64.b64encode(raw).decode()
+
+
+def sign_command(
+    key: Ed25519PrivateKey,
+    *,
+    account: str,
+    command: Command,
+    reason: str,
+    issued_at_ns: int,
+    signer: str = LOCAL_SIGNER,
+) -> ControlCommanded:
+    """Return a signed command."""
+    unsigned = ControlCommanded(
+        id=derive_id("ops.control", account, issued_at_ns, 0, f"{signer}/{command}"),
+        account=account,
+        command=command,
+        reason=reason,
+        issued_at_ns=issued_at_ns,
+        signer=signer,
+        signature="",
+    )
+    signature = base64.b64encode(key.sign(_signed_bytes(unsigned))).decode()
+    return msgspec.structs.replace(unsigned, signature=signature)
+
+
+def verify_command(command: ControlCommanded, public_keys: dict[str, str]) -> None:
+    """Check the signature.
+
+    Raises:
+        CommandRefusedError: The signer is unknown or the signature does not fit the bytes.
+    """
+    text = public_keys.get(command.signer)
+    if text is None:
+        msg = f"command {command.id!r} must be signed by a known signer; found {command.signer!r}"
+        raise CommandRefusedError(msg)
+    try:
+        key = Ed25519PublicKey.from_public_bytes(base64.b64decode(text))
+        key.verify(base64.b64decode(command.signature), _signed_bytes(command))
+    except (InvalidSignature, ValueError) as error:
+        msg = f"command {command.id!r} must carry the signature of {command.signer!r}; it does not fit"
+        raise CommandRefusedError(msg) from error
+
+
+def _signed_bytes(command: ControlCommanded) -> bytes:
+    return msgspec.json.encode(msgspec.structs.replace(command, signature=""), order="sorted")

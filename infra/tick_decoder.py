@@ -1,0 +1,210 @@
+"""A fetch of `market.ticks` as one columnar batch; what is no tick becomes a dead letter.
+
+Every line of every record ends up exactly once: as a row of `TickBatch.ticks` or in a dead letter
+(line -1 stands for all lines of a record that could not be taken apart). The result does not depend
+on how the log was cut into fetches.
+"""
+
+import json
+from base64 import b64encode
+from collections.abc import Callable, Sequence
+from hashlib import sha256
+from typing import Final
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from infra.records import FetchedRecord
+from infra.tick_lines import BLANK, parse_lines, split_lines
+from infra.tick_rows import PARSED_ROWS, TickRules
+from infra.tick_streams import parse_streams
+from schemas.batches import TickBatch
+from schemas.ids import derive_id
+from schemas.instruments import InstrumentBook
+from schemas.operations import DeadLetterRecorded
+from schemas.ticks import (
+    CONTENT_ARROW,
+    CONTENT_NDJSON,
+    FUTURE_ALLOWANCE_NS,
+    PROVENANCE_CODES,
+    RECORD_BYTES_MAX,
+    TICK_FRAME,
+    DeadLetterReason,
+)
+
+SOURCE_TOPIC: Final = "market.ticks"
+PAYLOAD_BYTES_MAX: Final = 64 * 1024
+WHOLE_RECORD: Final = -1
+_HEADERS_REMEMBERED_MAX: Final = 1024
+
+Integers = NDArray[np.int64]
+Headers = tuple[tuple[str, bytes | None], ...]
+Understood = tuple[str, int] | tuple[DeadLetterReason, str]
+"""Content type and provenance code, or why the headers are not understood."""
+
+
+class TickDecoder:
+    """Decodes the records of one partition.
+
+    `refresh` reads new instruments into `book` and returns whether there were any; it is called once
+    for a fetch that names an instrument which is not listed.
+    """
+
+    def __init__(
+        self,
+        partition: int,
+        partitions: int,
+        book: InstrumentBook,
+        refresh: Callable[[], bool],
+    ) -> None:
+        self._partition = partition
+        self._rules = TickRules(partition, partitions, book)
+        self._refresh = refresh
+        self._understood: dict[Headers, Understood] = {}
+
+    def decode(self, records: Sequence[FetchedRecord], ingest_time_ns: int) -> TickBatch:
+        """Return the ticks and dead letters of `records`, which follow each other in the log."""
+        assert records, "a fetch holds at least one record"
+        letters: list[DeadLetterRecorded] = []
+        lines: list[int] = []
+        streams: list[int] = []
+        codes = np.zeros(len(records), dtype=np.int8)
+        for index, record in enumerate(records):
+            kind, found = self._open(record)
+            if isinstance(kind, DeadLetterReason):
+                letters.append(self._bury(record, WHOLE_RECORD, kind, str(found), record.value))
+                continue
+            (lines if kind == CONTENT_NDJSON else streams).append(index)
+            codes[index] = found
+        frames = [
+            self._parse_lines(records, lines, letters),
+            self._parse_streams(records, streams, letters),
+        ]
+        ticks = self._judge(records, codes, [frame for frame in frames if frame], letters)
+        letters.sort(key=lambda letter: (letter.offset, letter.line))
+        return TickBatch(
+            partition=self._partition,
+            ticks=ticks,
+            dead_letters=letters,
+            next_offset=records[-1].offset + 1,
+            ingest_time_ns=ingest_time_ns,
+        )
+
+    def _open(self, record: FetchedRecord) -> Understood:
+        value = record.value
+        if value is None or not value:
+            return DeadLetterReason.EMPTY_RECORD, "the record has no value"
+        if len(value) > RECORD_BYTES_MAX:
+            return DeadLetterReason.RECORD_TOO_LARGE, f"bytes={len(value)} limit={RECORD_BYTES_MAX}"
+        headers = tuple(record.headers or ())
+        understood = self._understood.get(headers)
+        if understood is None:
+            if len(self._understood) >= _HEADERS_REMEMBERED_MAX:
+                self._understood.clear()
+            understood = self._understood[headers] = _understand(headers)
+        if understood[0] == CONTENT_NDJSON and not value.strip(BLANK):
+            return DeadLetterReason.EMPTY_RECORD, "the record has no line"
+        return understood
+
+    def _parse_lines(
+        self, records: Sequence[FetchedRecord], chosen: list[int], letters: list[DeadLetterRecorded]
+    ) -> tuple[pl.DataFrame, Integers, Integers] | None:
+        if not chosen:
+            return None
+        parsed = parse_lines([records[index].value or b"" for index in chosen])
+        for refused in parsed.refused:
+            record = records[chosen[refused.record]]
+            payload = split_lines(record.value or b"")[refused.line]
+            letters.append(
+                self._bury(record, refused.line, refused.reason, refused.detail, payload)
+            )
+        return parsed.ticks, np.array(chosen, dtype=np.int64)[parsed.records], parsed.lines
+
+    def _parse_streams(
+        self, records: Sequence[FetchedRecord], chosen: list[int], letters: list[DeadLetterRecorded]
+    ) -> tuple[pl.DataFrame, Integers, Integers] | None:
+        if not chosen:
+            return None
+        parsed = parse_streams([records[index].value or b"" for index in chosen])
+        for refused in parsed.refused:
+            record = records[chosen[refused.record]]
+            letters.append(
+                self._bury(record, WHOLE_RECORD, refused.reason, refused.detail, record.value)
+            )
+        return parsed.ticks, np.array(chosen, dtype=np.int64)[parsed.records], parsed.lines
+
+    def _judge(
+        self,
+        records: Sequence[FetchedRecord],
+        codes: NDArray[np.int8],
+        parsed: list[tuple[pl.DataFrame, Integers, Integers]],
+        letters: list[DeadLetterRecorded],
+    ) -> pl.DataFrame:
+        if not any(ticks.height for ticks, _, _ in parsed):
+            return pl.DataFrame(schema=TICK_FRAME)
+        offsets = np.fromiter((record.offset for record in records), np.int64, len(records))
+        stamps_ms = np.fromiter((record.timestamp_ms for record in records), np.int64, len(records))
+        latest_ns = stamps_ms * 1_000_000 + FUTURE_ALLOWANCE_NS
+        rows = pl.concat(
+            ticks.with_columns(
+                offset=pl.Series(offsets[owners]),
+                line=pl.Series(lines.astype(np.int32)),
+                provenance=pl.Series(codes[owners]),
+                latest_ns=pl.Series(latest_ns[owners]),
+            )
+            for ticks, owners, lines in parsed
+        )
+        assert rows.schema == PARSED_ROWS, f"parsed rows have {rows.schema!r}"
+        if len(parsed) > 1:
+            rows = rows.sort("offset", "line")
+        accepted, refused = self._rules.judge(rows)
+        unlisted = any(row.reason is DeadLetterReason.UNKNOWN_INSTRUMENT for row in refused)
+        if unlisted and self._refresh():
+            accepted, refused = self._rules.judge(rows)
+        by_offset = {record.offset: record for record in records} if refused else {}
+        split: dict[int, list[bytes]] = {}
+        for row in refused:
+            record = by_offset[row.offset]
+            if self._open(record)[0] == CONTENT_ARROW:
+                payload = json.dumps(row.tick).encode()
+            else:
+                if row.offset not in split:
+                    split[row.offset] = split_lines(record.value or b"")
+                payload = split[row.offset][row.line]
+            letters.append(self._bury(record, row.line, row.reason, row.detail, payload))
+        return accepted
+
+    def _bury(
+        self,
+        record: FetchedRecord,
+        line: int,
+        reason: DeadLetterReason,
+        detail: str,
+        payload: bytes | None,
+    ) -> DeadLetterRecorded:
+        payload = payload or b""
+        place = f"{self._partition}/{record.offset}/{line}"
+        return DeadLetterRecorded(
+            id=derive_id(DeadLetterRecorded.topic, SOURCE_TOPIC, 0, 0, place),
+            source_topic=SOURCE_TOPIC,
+            partition=self._partition,
+            offset=record.offset,
+            line=line,
+            reason=reason.value,
+            detail=detail,
+            payload_base64=b64encode(payload[:PAYLOAD_BYTES_MAX]).decode(),
+            payload_bytes=len(payload),
+            payload_sha256=sha256(payload).hexdigest(),
+        )
+
+
+def _understand(headers: Headers) -> Understood:
+    found = {name: value for name, value in reversed(headers) if value is not None}
+    content = found.get("content-type", b"").split(b";")[0].strip().lower().decode(errors="replace")
+    provenance = found.get("provenance", b"").decode(errors="replace")
+    if content not in {CONTENT_NDJSON, CONTENT_ARROW}:
+        return DeadLetterReason.UNKNOWN_CONTENT_TYPE, f"content-type={content!r}"
+    if provenance not in PROVENANCE_CODES:
+        return DeadLetterReason.UNKNOWN_PROVENANCE, f"provenance={provenance!r}"
+    return content, PROVENANCE_CODES.index(provenance)

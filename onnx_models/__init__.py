@@ -1,0 +1,1 @@
+"""The offline side: recordings, labels, training, export, model cards and shipped artefacts."""

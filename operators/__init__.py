@@ -1,0 +1,1 @@
+"""The domain: pure, deterministic state machines and vectorised functions."""

@@ -1,0 +1,15 @@
+"""Features of closed bars: a compiled recursion per series, its state, and the models' view of it."""
+
+from operators.features.indicators import Indicator
+from operators.features.kernel import COLUMNS
+from operators.features.machine import FeatureMachine, batch_features, vector_matrix
+from operators.features.model_inputs import to_model_inputs
+
+__all__ = [
+    "COLUMNS",
+    "FeatureMachine",
+    "Indicator",
+    "batch_features",
+    "to_model_inputs",
+    "vector_matrix",
+]

@@ -1,0 +1,314 @@
+"""From the features of closed bars to signals: edges of rules, and every vote on the same bar."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+from zlib import crc32
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+from msgspec import Struct
+
+from operators.features import to_model_inputs, vector_matrix
+from operators.strategies.base import BAR_COLUMNS, Strategy, number
+from operators.voters.base import FloatArray, Voter, abstain
+from schemas.fields import Action, Provenance, Stance
+from schemas.ids import derive_id, features_id
+from schemas.settings import VoteSettings
+from schemas.signals import SignalEmitted, Vote
+
+BoolArray = npt.NDArray[np.bool_]
+SeriesKey = tuple[str, str, str]
+"""Venue, symbol, timeframe."""
+
+_ACTIONS = (Action.ENTER, Action.EXIT)
+_KEY_COLUMNS = ("venue", "symbol", "timeframe", "close_time_ns", "id", "provenance")
+
+
+class SignalState(Struct):
+    """All that a signal machine remembers; it pickles, and continues bit for bit."""
+
+    series: list[SeriesKey]
+    """Every series seen, in order of appearance."""
+    holds: dict[str, BoolArray]
+    """By a strategy's content hash: (series, 2) whether entry and exit held on the last bar."""
+    voters: dict[str, object]
+    """By a voter's name and fingerprint: what it remembers."""
+
+
+class SignalMachine:
+    """Emits a signal when a strategy's entry or exit starts to hold on a symbol.
+
+    A condition that held on the symbol's previous bar of that timeframe emits nothing. With every
+    signal come the votes of all strategies and models on the same bar; the score is the weighted
+    mean of `probability_buy - probability_sell` over those that did not abstain. The output depends
+    on the bars alone, never on how they were cut into frames.
+    """
+
+    def __init__(
+        self, strategies: Sequence[Strategy[Any]], voters: Sequence[Voter], vote: VoteSettings
+    ) -> None:
+        self._strategies = sorted(strategies, key=lambda strategy: strategy.name)
+        self._voters = sorted(voters, key=lambda voter: voter.name)
+        self._hashes = [strategy.content_hash for strategy in self._strategies]
+        self._rule_weight = vote.rule_weight
+        self._timeframes = sorted(
+            {one.timeframe for one in strategies} | {one.timeframe for one in voters}
+        )
+        self._conditions = _list_conditions(self._strategies)
+        self._prices = _list_prices(self._strategies)
+        self._inputs = sorted({name for one in strategies for name in one.inputs})
+        self._series: dict[SeriesKey, int] = {}
+        self._holds: BoolArray = np.zeros((0, len(self._strategies), 2), dtype=np.bool_)
+
+    @property
+    def state(self) -> SignalState:
+        """Return what is remembered; pickle it before the next `on_features`, it is not a copy."""
+        used = len(self._series)
+        return SignalState(
+            series=list(self._series),
+            holds={key: self._holds[:used, i] for i, key in enumerate(self._hashes)},
+            voters={_state_key(voter): voter.state for voter in self._voters},
+        )
+
+    @state.setter
+    def state(self, state: SignalState) -> None:
+        # A strategy or voter whose content changed since starts anew: what the old one remembered
+        # would mean something else under the new numbers.
+        self._series = {key: i for i, key in enumerate(state.series)}
+        self._holds = np.zeros((len(state.series), len(self._strategies), 2), dtype=np.bool_)
+        for i, key in enumerate(self._hashes):
+            if key in state.holds:
+                self._holds[:, i] = state.holds[key]
+        for voter in self._voters:
+            if _state_key(voter) in state.voters:
+                voter.state = state.voters[_state_key(voter)]
+
+    def on_features(self, frame: pl.DataFrame) -> list[SignalEmitted]:
+        """Return the signals of closed bars, sorted by (event time, venue, symbol, strategy, action).
+
+        `frame` has one row per bar: `venue`, `symbol`, `timeframe`, `close_time_ns`, `id` (of the
+        bar), `provenance`, open, high, low, close, volume, and the columns that `FeatureMachine`
+        returned for it; the bars of one series are in time order.
+        """
+        bars = frame.filter(pl.col("timeframe").is_in(self._timeframes))
+        if bars.is_empty():
+            return []
+        known = self._evaluate(bars)
+        edges = self._find_edges(bars, known[:, :, :2])
+        rows = np.flatnonzero(edges.any(axis=(1, 2))).tolist()
+        # The learners take every bar, be there a signal on it or not.
+        model_votes = self._collect_model_votes(bars, rows)
+        if not rows:
+            return []
+        found = []
+        details = _read_rows(bars, rows, self._inputs, self._prices)
+        for position, row in enumerate(rows):
+            detail = details[position]
+            votes = [*self._rule_votes(detail, known[row]), *model_votes[row]]
+            for strategy, action in np.argwhere(edges[row]).tolist():
+                found.append(self._emit(detail, strategy, _ACTIONS[action], votes))
+        return sorted(found, key=_order)
+
+    def _evaluate(self, bars: pl.DataFrame) -> BoolArray:
+        """Return (bars, strategies, 3): entry holds, exit holds, stance unknown."""
+        if not self._strategies:
+            return np.zeros((bars.height, 0, 3), dtype=np.bool_)
+        flat = bars.select(self._conditions).to_numpy()
+        return np.asarray(flat, dtype=np.bool_).reshape(bars.height, len(self._strategies), 3)
+
+    def _find_edges(self, bars: pl.DataFrame, holds: BoolArray) -> BoolArray:
+        """Return which conditions hold that did not on the series' previous bar; remember the last."""
+        codes = self._assign_codes(bars)
+        order = np.argsort(codes, kind="stable")
+        by_series, sorted_holds = codes[order], holds[order]
+        first = np.r_[True, by_series[1:] != by_series[:-1]]
+        last = np.r_[first[1:], True]
+        before = np.roll(sorted_holds, 1, axis=0)
+        before[first] = self._holds[by_series[first]]
+        self._holds[by_series[last]] = sorted_holds[last]
+        edges = np.empty_like(holds)
+        edges[order] = sorted_holds & ~before
+        return edges
+
+    def _assign_codes(self, bars: pl.DataFrame) -> npt.NDArray[np.int64]:
+        series = self._series
+        columns = (bars[name].to_list() for name in ("venue", "symbol", "timeframe"))
+        codes = [series.setdefault(key, len(series)) for key in zip(*columns, strict=True)]
+        added = len(series) - len(self._holds)
+        if added > 0:
+            room = np.zeros((max(added, len(self._holds)), *self._holds.shape[1:]), dtype=np.bool_)
+            self._holds = np.concatenate([self._holds, room])
+        return np.array(codes, dtype=np.int64)
+
+    def _collect_model_votes(self, bars: pl.DataFrame, rows: list[int]) -> dict[int, list[Vote]]:
+        """Give every bar to the models of its timeframe; return their votes on `rows`, in order."""
+        votes: dict[int, list[Vote]] = {row: [] for row in rows}
+        timeframes = bars["timeframe"].to_numpy()
+        frames: dict[str, tuple[npt.NDArray[np.int64], pl.DataFrame]] = {}
+        inputs: dict[tuple[str, str], FloatArray] = {}
+        for voter in self._voters:
+            timeframe, schema = voter.timeframe, voter.schema
+            if timeframe not in frames:
+                own = np.flatnonzero(timeframes == timeframe)
+                frames[timeframe] = (own, bars if len(own) == bars.height else bars[own])
+            own, frame = frames[timeframe]
+            if (timeframe, schema.schema_hash) not in inputs:
+                matrix = vector_matrix(frame, schema)
+                close = frame["close"].to_numpy()
+                inputs[timeframe, schema.schema_hash] = to_model_inputs(matrix, close, schema)
+            positions = {int(row): i for i, row in enumerate(own.tolist())} if rows else {}
+            asked = [positions[row] for row in rows if row in positions]
+            given = voter.advance(frame, inputs[timeframe, schema.schema_hash], asked)
+            for row in rows:
+                if row in positions:
+                    votes[row].append(given[positions[row]])
+                else:
+                    votes[row].append(_abstain_from_timeframe(voter, str(timeframes[row])))
+        return votes
+
+    def _rule_votes(self, detail: Mapping[str, Any], known: BoolArray) -> list[Vote]:
+        stances = known.tolist()
+        return [
+            _rule_vote(strategy, self._hashes[i], self._rule_weight, detail, stances[i], i)
+            for i, strategy in enumerate(self._strategies)
+        ]
+
+    def _emit(
+        self, detail: Mapping[str, Any], index: int, action: Action, votes: list[Vote]
+    ) -> SignalEmitted:
+        strategy, enters = self._strategies[index], action is Action.ENTER
+        venue, symbol, time_ns = detail["venue"], detail["symbol"], detail["close_time_ns"]
+        cause = features_id(venue, symbol, detail["timeframe"], time_ns)
+        # The sequence must not change when a strategy is added, so it is a function of the name.
+        sequence = crc32(f"{strategy.name}/{action}".encode())
+        row = _name_prices(detail, index)
+        return SignalEmitted(
+            id=derive_id("trade.signals", f"{venue}:{symbol}", time_ns, sequence, cause),
+            cause=cause,
+            venue=venue,
+            symbol=symbol,
+            event_time_ns=time_ns,
+            strategy=strategy.name,
+            timeframe=detail["timeframe"],
+            action=action,
+            stance=Stance.BUY if enters else Stance.SELL,
+            close=detail["close"],
+            stop_price=row["stop_price"] if enters else None,
+            target_price=row["target_price"] if enters else None,
+            trail_distance=row["trail_distance"] if enters else None,
+            horizon_bars=strategy.parameters.horizon_bars,
+            score=_score(votes),
+            votes=votes,
+            reason=strategy.reason_entry(row) if enters else strategy.reason_exit(row),
+            bar_id=detail["id"],
+            provenance=Provenance(detail["provenance"]),
+        )
+
+
+def _list_conditions(strategies: Sequence[Strategy[Any]]) -> list[pl.Expr]:
+    listed = []
+    for i, strategy in enumerate(strategies):
+        applies = pl.col("timeframe") == strategy.timeframe
+        entry, leave, unknown = strategy.conditions()
+        listed += [
+            (applies & entry).alias(f"{i}/entry"),
+            (applies & leave).alias(f"{i}/exit"),
+            (~applies | unknown).alias(f"{i}/unknown"),
+        ]
+    return listed
+
+
+def _list_prices(strategies: Sequence[Strategy[Any]]) -> list[pl.Expr]:
+    listed = []
+    for i, strategy in enumerate(strategies):
+        target, trail = strategy.target_price(), strategy.trail_distance()
+        none = pl.lit(None, dtype=pl.Float64)
+        listed += [
+            strategy.stop_price().alias(f"{i}/stop_price"),
+            (none if target is None else target).alias(f"{i}/target_price"),
+            (none if trail is None else trail).alias(f"{i}/trail_distance"),
+        ]
+    return listed
+
+
+def _read_rows(
+    bars: pl.DataFrame, rows: list[int], inputs: list[str], prices: list[pl.Expr]
+) -> list[dict[str, Any]]:
+    columns = dict.fromkeys((*_KEY_COLUMNS, *BAR_COLUMNS, *inputs))
+    return bars[rows].select(*columns, *prices).to_dicts()
+
+
+def _name_prices(detail: Mapping[str, Any], index: int) -> dict[str, Any]:
+    prices = ("stop_price", "target_price", "trail_distance")
+    return {**detail, **{name: detail[f"{index}/{name}"] for name in prices}}
+
+
+def _rule_vote(
+    strategy: Strategy[Any],
+    content_hash: str,
+    weight: float,
+    detail: Mapping[str, Any],
+    stance: list[bool],
+    index: int,
+) -> Vote:
+    name, version, timeframe = strategy.name, strategy.version, detail["timeframe"]
+    if timeframe != strategy.timeframe:
+        reason = f"votes on {strategy.timeframe} bars; this bar is {timeframe}"
+        return abstain(name, "rule", version, content_hash, reason)
+    enters, leaves, unknown = stance
+    if unknown:
+        return abstain(name, "rule", version, content_hash, _explain_unknown(strategy, detail))
+    if enters or leaves:
+        row = _name_prices(detail, index)
+        reason = strategy.reason_entry(row) if enters else strategy.reason_exit(row)
+    else:
+        numbers = ", ".join(f"{one} {number(detail[one])}" for one in strategy.inputs)
+        reason = f"neither entry nor exit; {numbers}"
+    return Vote(
+        voter=name,
+        kind="rule",
+        version=version,
+        content_hash=content_hash,
+        stance=Stance.BUY if enters else Stance.SELL if leaves else Stance.HOLD,
+        probability_sell=float(leaves),
+        probability_hold=float(not (enters or leaves)),
+        probability_buy=float(enters),
+        weight=weight,
+        reason=reason,
+    )
+
+
+def _explain_unknown(strategy: Strategy[Any], detail: Mapping[str, Any]) -> str:
+    missing = [name for name in strategy.inputs if not _is_finite(detail[name])]
+    if missing:
+        return f"missing inputs: {', '.join(missing)}"
+    return "entry without a stop between zero and the close"
+
+
+def _is_finite(value: float | None) -> bool:
+    return value is not None and bool(np.isfinite(value))
+
+
+def _abstain_from_timeframe(voter: Voter, timeframe: str) -> Vote:
+    reason = f"votes on {voter.timeframe} bars; this bar is {timeframe}"
+    return abstain(voter.name, voter.kind, voter.version, "", reason)
+
+
+def _score(votes: list[Vote]) -> float:
+    total = weights = 0.0
+    for vote in votes:
+        if vote.probability_buy is None or vote.probability_sell is None:
+            continue
+        total += vote.weight * (vote.probability_buy - vote.probability_sell)
+        weights += vote.weight
+    # The strategy that signals has a stance and a positive weight, so there is always one vote.
+    return total / weights
+
+
+def _state_key(voter: Voter) -> str:
+    return f"{voter.name}/{voter.fingerprint}"
+
+
+def _order(signal: SignalEmitted) -> tuple[int, str, str, str, str]:
+    return (signal.event_time_ns, signal.venue, signal.symbol, signal.strategy, signal.action)

@@ -1,0 +1,17 @@
+"""Rule strategies, one module each; a new module in this folder is found without further wiring."""
+
+from operators.strategies.base import (
+    Strategy,
+    StrategyParameters,
+    build_strategies,
+    discover_strategies,
+    required_indicators,
+)
+
+__all__ = [
+    "Strategy",
+    "StrategyParameters",
+    "build_strategies",
+    "discover_strategies",
+    "required_indicators",
+]

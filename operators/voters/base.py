@@ -1,0 +1,79 @@
+"""What the signal machine asks of a model that votes."""
+
+from collections.abc import Sequence
+from typing import ClassVar, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from schemas.features import FeatureSchema
+from schemas.fields import Stance
+from schemas.signals import Vote
+
+FloatArray = npt.NDArray[np.float64]
+
+INPUT_MAX = 1e6
+"""A model input beyond this is out of range: scale-free inputs are of the order of 1 to 100."""
+
+
+class Voter(Protocol):
+    """A model that sees every bar of one timeframe and votes on some of them."""
+
+    name: str
+    kind: ClassVar[str]
+    version: str
+    timeframe: str
+    schema: FeatureSchema
+
+    @property
+    def fingerprint(self) -> str:
+        """Text that changes when state of this voter would mean something else."""
+
+    @property
+    def state(self) -> object:
+        """All that the voter remembers, picklable; not a copy."""
+
+    @state.setter
+    def state(self, state: object) -> None: ...
+
+    def advance(
+        self, frame: pl.DataFrame, inputs: FloatArray, rows: Sequence[int]
+    ) -> dict[int, Vote]:
+        """Take all bars of `frame` in order and return the vote on each of `rows`.
+
+        `frame` holds bars of the voter's timeframe (columns venue, symbol, close), each series in
+        time order; `inputs` (bars, features of `schema`) is their scale-free view, NaN where
+        missing. A vote uses nothing later than its own bar and never depends on the cut.
+        """
+
+
+def abstain(name: str, kind: str, version: str, content_hash: str, reason: str) -> Vote:
+    """Return a vote that counts for nothing, and says why."""
+    return Vote(
+        voter=name,
+        kind=kind,
+        version=version,
+        content_hash=content_hash,
+        stance=Stance.ABSTAIN,
+        probability_sell=None,
+        probability_hold=None,
+        probability_buy=None,
+        weight=0.0,
+        reason=reason,
+    )
+
+
+def name_unusable(schema: FeatureSchema, vector: FloatArray) -> str:
+    """Return the names of the inputs of `vector` that are missing or out of range."""
+    with np.errstate(invalid="ignore"):
+        usable = np.abs(vector) <= INPUT_MAX
+    names = [name for name, good in zip(schema.names, usable, strict=True) if not good]
+    return ", ".join(names)
+
+
+def find_usable(inputs: FloatArray) -> npt.NDArray[np.bool_]:
+    """Return which rows of `inputs` have every value finite and in range."""
+    # Comparisons with NaN are false, so what must hold is asked.
+    with np.errstate(invalid="ignore"):
+        return np.asarray((np.abs(inputs) <= INPUT_MAX).all(axis=1), dtype=np.bool_)

@@ -1,0 +1,168 @@
+"""An online learner per symbol that predicts first and learns once the label's horizon has closed."""
+
+from collections import deque
+from collections.abc import Sequence
+from hashlib import sha256
+from math import log
+from struct import pack
+from typing import ClassVar
+
+import polars as pl
+import river
+from river.linear_model import LogisticRegression
+from river.preprocessing import StandardScaler
+
+from operators.voters.base import FloatArray, abstain, find_usable, name_unusable
+from schemas.features import FeatureSchema
+from schemas.fields import Stance
+from schemas.signals import Vote
+
+_PROBABILITY_MIN = 1e-15
+"""A probability is kept this far from 0 and 1 in the log-loss, which would be infinite there."""
+
+
+class SymbolLearner:
+    """Scaler, weights and the samples of one symbol whose horizon is still open."""
+
+    __slots__ = ("learnt", "log_loss_sum", "model", "pending", "scaler", "scored")
+
+    def __init__(self) -> None:
+        self.scaler = StandardScaler()
+        self.model = LogisticRegression()
+        self.pending: deque[tuple[dict[str, float] | None, float, float | None]] = deque()
+        """Per bar within the horizon: inputs, close, and what was predicted, if anything was."""
+        self.learnt = 0
+        self.scored = 0
+        self.log_loss_sum = 0.0
+
+    def learn(self, close: float, horizon_bars: int) -> None:
+        """Learn the one sample whose horizon closes with `close`, if there is one."""
+        if len(self.pending) < horizon_bars:
+            return
+        sample, close_before, predicted = self.pending.popleft()
+        if sample is None:
+            return
+        rose = close > close_before
+        if predicted is not None:
+            likelihood = predicted if rose else 1.0 - predicted
+            self.log_loss_sum -= log(max(likelihood, _PROBABILITY_MIN))
+            self.scored += 1
+        self.scaler.learn_one(sample)
+        self.model.learn_one(self.scaler.transform_one(sample), rose)
+        self.learnt += 1
+
+    def predict(self, sample: dict[str, float]) -> float:
+        """Return the probability of a positive forward return."""
+        return float(self.model.predict_proba_one(self.scaler.transform_one(sample))[True])
+
+    def content_hash(self) -> str:
+        """Return the SHA-256 (hex) of everything that a prediction depends on."""
+        scaler, weights = self.scaler, self.model.weights
+        digest = sha256(pack("<qd", self.learnt, self.model.intercept))
+        for name in sorted(scaler.means):
+            numbers = pack("<3d", scaler.means[name], scaler.vars[name], weights.get(name, 0.0))
+            digest.update(name.encode() + numbers)
+        return digest.hexdigest()
+
+
+class RiverLogisticVoter:
+    """Scaled logistic regression on whether the close `horizon_bars` bars later is higher.
+
+    At every bar of a symbol it first learns the sample of `horizon_bars` bars before, whose label
+    that bar's close has just settled, and then predicts. A bar with a missing or wild input is
+    neither predicted nor learnt, because one NaN would stay in the scaler for ever; it still counts
+    as a bar of the horizon. The horizon counts bars: one that is missing from the stream makes it
+    longer in time, never shorter.
+    """
+
+    kind: ClassVar[str] = "river"
+    version = f"river-{river.__version__}"
+
+    def __init__(
+        self,
+        name: str,
+        schema: FeatureSchema,
+        timeframe: str,
+        *,
+        horizon_bars: int = 4,
+        warm_up_events: int = 100,
+        weight: float = 1.0,
+    ) -> None:
+        self.name, self.schema, self.timeframe, self.weight = name, schema, timeframe, weight
+        self.horizon_bars, self.warm_up_events = horizon_bars, warm_up_events
+        self._names = schema.names
+        self._learners: dict[tuple[str, str], SymbolLearner] = {}
+
+    @property
+    def fingerprint(self) -> str:
+        """Return what must be equal for a remembered state to be continued."""
+        parts = (self.version, self.schema.schema_hash, self.timeframe, self.horizon_bars)
+        return "/".join(str(part) for part in parts)
+
+    @property
+    def state(self) -> object:
+        """Return the learners by (venue, symbol)."""
+        return self._learners
+
+    @state.setter
+    def state(self, state: object) -> None:
+        assert isinstance(state, dict)
+        self._learners = state
+
+    @property
+    def scored_count(self) -> int:
+        """Predictions whose label has become known, over all symbols."""
+        return sum(learner.scored for learner in self._learners.values())
+
+    @property
+    def log_loss(self) -> float | None:
+        """Mean prequential log-loss in nats over `scored_count`; None before the first."""
+        count = self.scored_count
+        total = sum(learner.log_loss_sum for learner in self._learners.values())
+        return total / count if count else None
+
+    def advance(
+        self, frame: pl.DataFrame, inputs: FloatArray, rows: Sequence[int]
+    ) -> dict[int, Vote]:
+        """Learn and predict at every bar of `frame` in order; return the vote on each of `rows`."""
+        wanted, votes = set(rows), {}
+        usable = find_usable(inputs).tolist()
+        keys = zip(frame["venue"].to_list(), frame["symbol"].to_list(), strict=True)
+        closes, vectors = frame["close"].to_list(), inputs.tolist()
+        for row, key in enumerate(keys):
+            learner = self._learners.get(key)
+            if learner is None:
+                learner = self._learners.setdefault(key, SymbolLearner())
+            learner.learn(closes[row], self.horizon_bars)
+            sample = dict(zip(self._names, vectors[row], strict=True)) if usable[row] else None
+            predicted = None
+            if sample is not None and learner.learnt >= self.warm_up_events:
+                predicted = learner.predict(sample)
+            learner.pending.append((sample, closes[row], predicted))
+            if row in wanted:
+                votes[row] = self._vote(learner, predicted, inputs[row])
+        return votes
+
+    def _vote(self, learner: SymbolLearner, buy: float | None, vector: FloatArray) -> Vote:
+        content_hash = learner.content_hash()
+        if buy is None or not 0.0 <= buy <= 1.0:
+            unusable = name_unusable(self.schema, vector)
+            reason = f"warming up: {learner.learnt} of {self.warm_up_events} events learnt"
+            if buy is not None:
+                reason = f"output is no probability: {buy!r}"
+            elif unusable:
+                reason = f"missing inputs: {unusable}"
+            return abstain(self.name, self.kind, self.version, content_hash, reason)
+        stance = Stance.HOLD if buy == 0.5 else Stance.BUY if buy > 0.5 else Stance.SELL
+        return Vote(
+            voter=self.name,
+            kind=self.kind,
+            version=self.version,
+            content_hash=content_hash,
+            stance=stance,
+            probability_sell=1.0 - buy,
+            probability_hold=0.0,
+            probability_buy=buy,
+            weight=self.weight,
+            reason=f"buy {buy:.4f} after {learner.learnt} events learnt",
+        )

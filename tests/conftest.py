@@ -1,0 +1,59 @@
+"""Suite-wide fixtures and the acceptance report (`pytest --acceptance`)."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+pytest_plugins = ["tests.stack_fixtures"]
+
+EXCERPTS = Path(__file__).parent / "excerpts"
+_ROWS = pytest.StashKey[list[tuple[str, str, str, str]]]()
+_MEASURED = pytest.StashKey[list[str]]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--acceptance",
+        action="store_true",
+        help="run the acceptance tests only and print row, criterion and measured value",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[_ROWS] = []
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--acceptance"):
+        items[:] = [item for item in items if item.get_closest_marker("acceptance")]
+
+
+@pytest.fixture
+def measured(request: pytest.FixtureRequest) -> Callable[[object], None]:
+    """Record what an acceptance test measured, for the report."""
+    values = request.node.stash.setdefault(_MEASURED, [])
+    return lambda value: values.append(str(value))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]):  # type: ignore[no-untyped-def]
+    report = yield
+    if call.when == "call" or report.outcome != "passed":
+        for marker in item.iter_markers("acceptance"):
+            item.config.stash[_ROWS].append(
+                (
+                    marker.args[0],
+                    marker.kwargs.get("criterion", item.name),
+                    "; ".join(item.stash.get(_MEASURED, [])),
+                    report.outcome,
+                )
+            )
+    return report
+
+
+def pytest_terminal_summary(terminalreporter, exitstatus: int, config: pytest.Config) -> None:  # type: ignore[no-untyped-def]
+    if config.getoption("--acceptance"):
+        terminalreporter.section("acceptance")
+        for row, criterion, value, outcome in sorted(config.stash[_ROWS]):
+            terminalreporter.write_line(f"{row} {outcome}: {criterion}; measured: {value or 'see test'}")

@@ -1,0 +1,107 @@
+"""A record is durable after a flush, or an error says that it is not."""
+
+import random
+import time
+
+import pytest
+
+from infra.kafka.consumers import open_consumer
+from infra.kafka.errors import BrokerAwayError, DeliveryError
+from infra.kafka.producer import BatchProducer
+from infra.stack.process import find_free_port
+from schemas.settings import KafkaSettings
+from tests.stack_fixtures import end, start_broker
+
+
+@pytest.fixture
+def producer(kafka):
+    opened = BatchProducer(kafka, deadline_seconds=20)
+    yield opened
+    opened.close()
+
+
+def read(settings, topic, partition, count):
+    consumer = open_consumer(settings, topic, partition, None)
+    try:
+        records = []
+        while len(records) < count:
+            records += consumer.fetch(10_000, 0.1)
+        return records
+    finally:
+        consumer.close()
+
+
+def test_flushed_records_are_in_the_log_in_order(producer, kafka, topic):
+    for i in range(3000):
+        producer.send(topic, i % 2, b"k", b"%d" % i, [("id", b"%d" % i)], timestamp_ms=1_000 + i)
+    producer.flush()
+    assert producer.positions == {(topic, 0): 1500, (topic, 1): 1500}
+    records = read(kafka, topic, 1, 1500)
+    assert [int(record.value) for record in records] == list(range(1, 3000, 2))
+    assert records[0].key == b"k"
+    assert records[0].headers == [("id", b"1")]
+    assert records[0].timestamp_ms == 1001
+
+
+def test_a_record_over_the_topics_limit_fails_and_stays_failed(producer, environment):
+    topic = f"{environment}.ops.alerts"
+    producer.send(topic, 0, b"k", random.Random(1).randbytes(3 * 1024 * 1024), [])
+    with pytest.raises(DeliveryError, match=rf"found 1 failures, first '{topic}/0: .*TooLarge"):
+        producer.flush()
+    with pytest.raises(DeliveryError):
+        producer.send(topic, 0, b"k", b"small", [])
+    with pytest.raises(DeliveryError):
+        producer.flush()
+
+
+def test_a_record_over_every_limit_fails_at_once(producer, topic):
+    with pytest.raises(DeliveryError, match="TooLarge"):
+        producer.send(topic, 0, b"k", bytes(9 * 1024 * 1024), [])
+
+
+def test_a_missing_topic_fails_before_the_deadline(kafka):
+    producer = BatchProducer(kafka, deadline_seconds=1)
+    with pytest.raises(DeliveryError):
+        producer.send("no-such-topic", 0, b"k", b"v", [])
+        producer.flush()
+    producer.close()
+
+
+def test_more_than_may_wait_is_flushed_on_the_way(producer, topic):
+    value = bytes(4 * 1024 * 1024)
+    for _ in range(20):
+        producer.send(topic, 0, None, value, [])
+    assert producer.positions[topic, 0] >= 15
+    producer.flush()
+    assert producer.positions[topic, 0] == 20
+
+
+def test_a_broker_that_is_away_is_named_before_the_deadline():
+    started = time.monotonic()
+    with pytest.raises(BrokerAwayError, match="must answer within 0.5 s"):
+        BatchProducer(KafkaSettings(bootstrap="127.0.0.1:1"), deadline_seconds=0.5)
+    assert time.monotonic() - started < 10
+
+
+def test_a_broker_that_dies_makes_the_flush_fail_in_time(tmp_path):
+    port = find_free_port()
+    running = start_broker(tmp_path / "broker", port)
+    try:
+        settings = KafkaSettings(bootstrap=f"127.0.0.1:{port}")
+        from infra.kafka.topics import ensure_topics
+
+        ensure_topics(settings, "test")
+        producer = BatchProducer(settings, deadline_seconds=2)
+        producer.send("test.ops.alerts", 0, b"k", b"before", [])
+        producer.flush()
+        running.process.kill()
+        running.process.wait(10)
+        started = time.monotonic()
+        producer.send("test.ops.alerts", 0, b"k", b"after", [])
+        with pytest.raises(DeliveryError):
+            producer.flush()
+        assert time.monotonic() - started < 15
+        assert producer.positions == {("test.ops.alerts", 0): 1}
+        producer.close()
+    finally:
+        end(running)

@@ -1,0 +1,54 @@
+"""Golden rows of a strategy: inputs of one bar, and what the rule must say about it."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from operators.strategies import Strategy, build_strategies
+from schemas.settings import StrategySettings
+
+FOLDER = Path(__file__).parent / "golden"
+PRICES = ("stop_price", "target_price", "trail_distance")
+
+
+def load_cases(name: str) -> list[dict[str, Any]]:
+    return json.loads((FOLDER / f"{name}.json").read_text())
+
+
+def build(name: str, **parameters: Any) -> Strategy[Any]:
+    return build_strategies({name: StrategySettings(parameters=parameters)})[0]
+
+
+def judge(strategy: Strategy[Any], row: dict[str, float | None]) -> dict[str, Any]:
+    """Return what the strategy says about one bar, in the form of a golden case."""
+    frame = pl.DataFrame({key: pl.Series([value], dtype=pl.Float64) for key, value in row.items()})
+    prices = dict(
+        zip(
+            PRICES,
+            (strategy.stop_price(), strategy.target_price(), strategy.trail_distance()),
+            strict=True,
+        )
+    )
+    asked = {name: expression for name, expression in prices.items() if expression is not None}
+    known = frame.select(**asked).row(0, named=True)
+    entry, leaves, unknown = frame.select(
+        *(one.alias(str(i)) for i, one in enumerate(strategy.conditions()))
+    ).row(0)
+    found = {"entry": entry, "exit": leaves, "unknown": unknown}
+    if entry:
+        found |= known | {"reason": strategy.reason_entry(row | known)}
+    elif leaves:
+        found["reason"] = strategy.reason_exit(row)
+    return found
+
+
+def assert_case(strategy: Strategy[Any], case: dict[str, Any]) -> None:
+    found = judge(strategy, case["row"])
+    expected = {key: value for key, value in case.items() if key not in {"case", "row"}}
+    if not expected["entry"]:
+        assert not found.keys() & set(PRICES)
+    else:
+        assert {one for one in PRICES if one in found} == {one for one in PRICES if one in expected}
+    assert {key: found[key] for key in expected} == expected

@@ -1,0 +1,553 @@
+import pickle
+from collections import defaultdict
+from decimal import Decimal
+from fractions import Fraction
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from operators._bar_cells import to_quantity
+from operators.bars import BarMachine
+from operators.screen import TickScreen
+from schemas.frames import polars_schema, to_messages
+from schemas.ids import bar_id
+from schemas.instruments import InstrumentBook
+from schemas.market import BarClosed
+from schemas.settings import TIMEFRAME_NS
+from schemas.ticks import PROVENANCE_CODES, TICK_FRAME
+from tests.conftest import EXCERPTS
+from tests.operators.test_screen import screen_plainly
+from tests.operators.tick_streams import (
+    DAY_NS,
+    HOUR_NS,
+    LISTINGS,
+    MINUTE_NS,
+    SESSIONS,
+    START_NS,
+    build_book,
+    cuts,
+    heartbeat,
+    list_instrument,
+    logs,
+    quote,
+    renumber,
+    to_frame,
+    to_log,
+    trade,
+)
+
+LATENESS_NS = 30_000_000_000
+TIMEFRAMES = ("1m", "5m", "1h", "1d")
+FIVE_NS = 5 * MINUTE_NS
+
+
+def find_interval(event_time_ns, timeframe, calendar):
+    """Return open and close of the bar that holds an instant, or None."""
+    if timeframe == "1d" and calendar != "24/7":
+        table = SESSIONS[calendar]
+        for open_ns, close_ns in zip(table.open_ns.tolist(), table.close_ns.tolist(), strict=True):
+            if open_ns <= event_time_ns < close_ns:
+                return open_ns, close_ns
+        return None
+    open_ns = event_time_ns // TIMEFRAME_NS[timeframe] * TIMEFRAME_NS[timeframe]
+    return open_ns, open_ns + TIMEFRAME_NS[timeframe]
+
+
+def count_missed(before, open_ns, timeframe, calendar):
+    if before is None:
+        return 0
+    if timeframe == "1d" and calendar != "24/7":
+        opens = SESSIONS[calendar].open_ns.tolist()
+        return opens.index(open_ns) - opens.index(before) - 1
+    return (open_ns - before) // TIMEFRAME_NS[timeframe] - 1
+
+
+def build_bars_plainly(log, partition, timeframes, watermark_ns):
+    """Bars as messages by a loop over rows in Decimal, in the order of emission."""
+    verdicts, _ = screen_plainly(log)
+    bars = defaultdict(lambda: {"ticks": [], "duplicates": 0})
+    for row, verdict in zip(log, verdicts, strict=True):
+        if verdict not in {"accepted", "duplicate"}:
+            continue
+        listing = LISTINGS[row["instrument"]]
+        for timeframe in timeframes:
+            interval = find_interval(row["event_time_ns"], timeframe, listing.calendar)
+            if interval is None:
+                continue
+            key = (interval[1], TIMEFRAME_NS[timeframe], listing.venue, listing.symbol)
+            bar = bars[key]
+            bar.update(timeframe=timeframe, interval=interval, listing=listing)
+            if verdict == "duplicate":
+                bar["duplicates"] += 1
+            else:
+                bar["ticks"].append(row)
+    previous, messages = {}, []
+    for (close_ns, _, venue, symbol), bar in sorted(bars.items(), key=lambda item: item[0]):
+        trades = [row for row in bar["ticks"] if row["kind"] == 1]
+        if close_ns > watermark_ns or not trades:
+            continue
+        listing, timeframe, open_ns = bar["listing"], bar["timeframe"], bar["interval"][0]
+        missed = count_missed(
+            previous.get((venue, symbol, timeframe)), open_ns, timeframe, listing.calendar
+        )
+        previous[venue, symbol, timeframe] = open_ns
+        messages.append(describe_plainly(bar, trades, partition, missed))
+    return messages
+
+
+def describe_plainly(bar, trades, partition, missed):
+    listing, timeframe, (open_ns, close_ns) = bar["listing"], bar["timeframe"], bar["interval"]
+    by_time = sorted(trades, key=lambda row: row["event_time_ns"])
+    prices = [Decimal(row["price_units"]).scaleb(-listing.price_decimals) for row in by_time]
+    spreads = [
+        round(
+            Fraction(20_000 * (row["ask_units"] - row["bid_units"]))
+            * 10**6
+            / (row["ask_units"] + row["bid_units"])
+        )
+        for row in bar["ticks"]
+        if row["kind"] == 2
+    ]
+    first, last = bar["ticks"][0], bar["ticks"][-1]
+    bought = [row for row in trades if row["side"] == 1]
+    return {
+        "id": bar_id(listing.venue, listing.symbol, timeframe, close_ns),
+        "cause": f"tick/{partition}/{last['offset']}/{last['line']}",
+        "venue": listing.venue,
+        "symbol": listing.symbol,
+        "timeframe": timeframe,
+        "open_time_ns": open_ns,
+        "close_time_ns": close_ns,
+        "open": float(prices[0]),
+        "high": float(max(prices)),
+        "low": float(min(prices)),
+        "close": float(prices[-1]),
+        "volume": sum(row["size_units"] for row in trades),
+        "buy_volume": sum(row["size_units"] for row in bought)
+        if all(row["side"] for row in trades)
+        else None,
+        "trades": len(trades),
+        "spread_bps_mean": float(Fraction(sum(spreads), 10**6 * len(spreads))) if spreads else None,
+        "gap_bars": missed,
+        "duplicates": bar["duplicates"],
+        "partition": partition,
+        "first_offset": first["offset"],
+        "first_line": first["line"],
+        "last_offset": last["offset"],
+        "last_line": last["line"],
+        "provenance": PROVENANCE_CODES[min(row["provenance"] for row in bar["ticks"])],
+    }
+
+
+def run(log, batches, book=None, timeframes=TIMEFRAMES):
+    """Return the bars that come out when the log arrives in these batches."""
+    book = build_book() if book is None else book
+    screen = TickScreen(2, LATENESS_NS)
+    machine = BarMachine(2, timeframes, SESSIONS)
+    frames = [pl.DataFrame(schema=polars_schema(BarClosed))]
+    for start, stop in batches:
+        ticks = screen.on_ticks(to_frame(log[start:stop]), book)
+        frames.append(machine.on_ticks(ticks.accepted, ticks.duplicates, ticks.watermark_ns, book))
+    return pl.concat(frames)
+
+
+def close_all(rows, timeframes=("5m",), book=None, until_ns=START_NS + 30 * DAY_NS):
+    """Return the bars of these rows as messages after a heartbeat far ahead."""
+    log = to_log([*rows, heartbeat(until_ns)])
+    return to_messages(BarClosed, run(log, [(0, len(log))], book, timeframes))
+
+
+@given(log=logs(), timeframes=st.sets(st.sampled_from(TIMEFRAMES), min_size=1), draw=st.data())
+def test_any_cut_into_batches_gives_the_same_bars_in_the_same_order(log, timeframes, draw):
+    expected = run(log, [(0, len(log))], timeframes=sorted(timeframes))
+
+    found = run(log, draw.draw(cuts(len(log))), timeframes=sorted(timeframes))
+    one_by_one = run(log, [(row, row + 1) for row in range(len(log))], timeframes=timeframes)
+
+    assert found.equals(expected)
+    assert one_by_one.equals(expected)
+
+
+@given(log=logs(), timeframes=st.sets(st.sampled_from(TIMEFRAMES), min_size=1))
+def test_bars_equal_those_of_a_plain_loop_in_decimal(log, timeframes):
+    watermark_ns = screen_plainly(log)[1]
+    expected = build_bars_plainly(log, 2, timeframes, watermark_ns)
+
+    found = run(log, [(0, len(log))], timeframes=timeframes).to_dicts()
+
+    scale = {listing.symbol: Decimal(10) ** listing.size_decimals for listing in LISTINGS}
+    for message in expected:
+        for name in ("volume", "buy_volume"):
+            units = message[name]
+            if units is not None:
+                message[name] = pytest.approx(float(units / scale[message["symbol"]]), rel=1e-15)
+        if message["spread_bps_mean"] is not None:
+            message["spread_bps_mean"] = pytest.approx(message["spread_bps_mean"], abs=2e-6)
+    assert found == expected
+
+
+@given(log=logs(), draw=st.data())
+def test_a_machine_restored_from_pickled_state_under_other_numbers_gives_the_same_bars(log, draw):
+    book, other = build_book(), build_book(reverse=True)
+    middle = draw.draw(st.integers(0, len(log)))
+    expected = run(log, [(0, middle), (middle, len(log))])
+    screen, machine = TickScreen(2, LATENESS_NS), BarMachine(2, TIMEFRAMES, SESSIONS)
+    frames = []
+
+    for frame, numbering in ((log[:middle], book), (log[middle:], other)):
+        ticks = renumber(to_frame(frame), book, numbering)
+        batch = screen.on_ticks(ticks, numbering)
+        frames.append(
+            machine.on_ticks(batch.accepted, batch.duplicates, batch.watermark_ns, numbering)
+        )
+        screen = TickScreen(2, LATENESS_NS, pickle.loads(pickle.dumps(screen.snapshot())))
+        state = pickle.loads(pickle.dumps(machine.snapshot()))
+        machine = BarMachine(2, TIMEFRAMES, SESSIONS, state)
+
+    assert pl.concat(frames).equals(expected)
+
+
+@given(log=logs(), draw=st.data())
+def test_open_and_closed_bars_together_hold_every_accepted_trade(log, draw):
+    screen, machine, book = TickScreen(2, LATENESS_NS), BarMachine(2, ("5m",), {}), build_book()
+    closed, trades = 0, 0
+    for start, stop in draw.draw(cuts(len(log))):
+        batch = screen.on_ticks(to_frame(log[start:stop]), book)
+        trades += batch.accepted.filter(pl.col("kind") == 1).height
+        closed += machine.on_ticks(batch.accepted, batch.duplicates, batch.watermark_ns, book)[
+            "trades"
+        ].sum()
+
+    still_open = machine.open_bars_frame()
+
+    assert still_open.schema == polars_schema(BarClosed)
+    assert closed + still_open["trades"].sum() == trades
+
+
+def read_recorded_trades():
+    """Return recorded spot trades of [23:55, 24:00) as a frame with its book."""
+    recorded = pl.read_parquet(EXCERPTS / "trades_binance_spot_20240808.parquet")
+    book = InstrumentBook(
+        list_instrument("binance_spot", symbol, decimals, size_decimals)
+        for symbol, decimals, size_decimals in (("BTCUSDT", 2, 5), ("ETHUSDT", 2, 4))
+    )
+    scale = pl.col("symbol").replace_strict({"BTCUSDT": 100_000, "ETHUSDT": 10_000})
+    ticks = recorded.select(
+        offset=pl.int_range(pl.len()) // 700,
+        line=pl.int_range(pl.len()) % 700,
+        kind=pl.lit(1),
+        event_time_ns="ts_ns",
+        instrument=pl.col("symbol").replace_strict({"BTCUSDT": 0, "ETHUSDT": 1}),
+        price_units=(pl.col("price") * 100).round(),
+        size_units=(pl.col("size") * scale).round(),
+        side=pl.when(pl.col("side") == "buy").then(1).otherwise(-1),
+        trade_id="trade_id",
+        bid_units=pl.lit(0),
+        ask_units=pl.lit(0),
+        provenance=pl.lit(2),
+    ).cast(dict(TICK_FRAME))
+    return recorded, ticks, book
+
+
+@pytest.mark.parametrize("batch_rows", [137, 100_000])
+def test_recorded_trades_give_exactly_the_bar_that_the_exchange_published(batch_rows):
+    recorded, ticks, book = read_recorded_trades()
+    screen, machine = TickScreen(0, 2_000_000_000), BarMachine(0, ("5m", "1h", "1d"), {})
+    frames = []
+    end = to_frame([{"offset": 99, "line": 0} | heartbeat(1_723_161_602_000_000_000)])
+    for batch in [*ticks.iter_slices(batch_rows), end]:
+        screened = screen.on_ticks(batch, book)
+        assert screened.late.is_empty()
+        assert screened.duplicates.is_empty()
+        frames.append(
+            machine.on_ticks(screened.accepted, screened.duplicates, screened.watermark_ns, book)
+        )
+
+    bars = pl.concat(frames)
+
+    prices = ("symbol", "open", "high", "low", "close", "volume")
+    expected = [
+        ("BTCUSDT", 61828.0, 61860.8, 61583.22, 61685.99, 199.42863),
+        ("ETHUSDT", 2682.97, 2685.37, 2679.0, 2682.5, 2091.5828),
+    ]
+    assert bars["timeframe"].to_list() == ["5m", "5m", "1h", "1h", "1d", "1d"]
+    assert bars.filter(timeframe="5m").select(prices).rows() == expected
+    for symbol, trades, bought in bars.filter(timeframe="5m")[
+        ["symbol", "trades", "buy_volume"]
+    ].rows():
+        mine = recorded.filter(symbol=symbol)
+        sizes = mine.filter(side="buy")["size"].to_list()
+        assert trades == mine.height
+        assert Decimal(str(bought)) == sum(Decimal(str(size)) for size in sizes)
+
+
+def test_a_bar_holds_its_open_and_not_its_close():
+    bars = close_all([trade(START_NS), trade(START_NS + FIVE_NS)])
+
+    assert [(bar.open_time_ns, bar.close_time_ns) for bar in bars] == [
+        (START_NS, START_NS + FIVE_NS),
+        (START_NS + FIVE_NS, START_NS + 2 * FIVE_NS),
+    ]
+
+
+def test_a_bar_closes_when_the_watermark_reaches_its_close_and_not_a_nanosecond_earlier():
+    book, machine = build_book(), BarMachine(0, ("5m",), {})
+    ticks, nothing = to_frame(to_log([trade(START_NS)])), to_frame([])
+    duplicates = nothing.select("instrument", "event_time_ns")
+
+    before = machine.on_ticks(ticks, duplicates, START_NS + FIVE_NS - 1, book)
+    at = machine.on_ticks(nothing, duplicates, START_NS + FIVE_NS, book)
+    after = machine.on_ticks(nothing, duplicates, START_NS + DAY_NS, book)
+
+    assert [before.height, at.height, after.height] == [0, 1, 0]
+
+
+def test_a_heartbeat_closes_the_bar_of_a_symbol_that_fell_quiet():
+    rows = [trade(START_NS, instrument=1), heartbeat(START_NS + FIVE_NS + LATENESS_NS)]
+
+    bars = run(to_log(rows), [(0, 1), (1, 2)], timeframes=("5m",))
+
+    assert bars["symbol"].to_list() == ["BTCUSDT"]
+
+
+def test_a_busy_symbol_closes_the_bar_of_a_quiet_one():
+    rows = [trade(START_NS, instrument=1), trade(START_NS + FIVE_NS + LATENESS_NS, instrument=0)]
+
+    bars = run(to_log(rows), [(0, 2)], timeframes=("5m",))
+
+    assert bars["symbol"].to_list() == ["BTCUSDT"]
+
+
+def test_no_bar_is_invented_where_nothing_traded():
+    bars = close_all([trade(START_NS), heartbeat(START_NS + HOUR_NS), trade(START_NS + DAY_NS)])
+
+    assert [bar.open_time_ns for bar in bars] == [START_NS, START_NS + DAY_NS]
+    assert [bar.gap_bars for bar in bars] == [0, 287]
+
+
+def test_gaps_are_counted_per_symbol_and_timeframe_across_batches():
+    rows = [
+        trade(START_NS, instrument=0),
+        trade(START_NS, instrument=1),
+        trade(START_NS + FIVE_NS, instrument=1),
+        trade(START_NS + 3 * FIVE_NS, instrument=0),
+        heartbeat(START_NS + DAY_NS),
+    ]
+
+    bars = run(to_log(rows), [(row, row + 1) for row in range(5)], timeframes=("1m", "5m"))
+
+    gaps = bars.group_by("symbol", "timeframe", maintain_order=True).agg("gap_bars")
+    assert sorted(gaps.rows()) == [
+        ("BTCUSDT", "1m", [0, 4]),
+        ("BTCUSDT", "5m", [0, 0]),
+        ("ETHBTC", "1m", [0, 14]),
+        ("ETHBTC", "5m", [0, 2]),
+    ]
+
+
+def test_quotes_alone_make_no_bar():
+    assert close_all([quote(START_NS, 99, 101), quote(START_NS + 1, 99, 101)]) == []
+
+
+def test_a_late_tick_never_reopens_a_closed_bar():
+    rows = [
+        trade(START_NS, 100),
+        heartbeat(START_NS + FIVE_NS + LATENESS_NS),
+        trade(START_NS + 1, 999),
+        heartbeat(START_NS + DAY_NS),
+    ]
+
+    bars = run(to_log(rows), [(0, 2), (2, 4)], timeframes=("5m",))
+
+    assert bars["high"].to_list() == [0.001]
+
+
+def test_open_is_the_earliest_trade_and_of_equal_times_the_log_decides():
+    rows = [
+        trade(START_NS + 5, 300),
+        trade(START_NS + 1, 100),
+        trade(START_NS + 1, 200),
+        trade(START_NS + 5, 400),
+        trade(START_NS + 3, 500),
+    ]
+
+    (bar,) = close_all([row | {"instrument": 1} for row in rows])
+
+    assert (bar.open, bar.high, bar.low, bar.close) == (1.0, 5.0, 1.0, 4.0)
+
+
+def test_buy_volume_is_null_as_soon_as_one_trade_does_not_state_its_side():
+    stated = [trade(START_NS, size=3, instrument=1), trade(START_NS, size=4, instrument=1, side=-1)]
+    silent = trade(START_NS, size=5, instrument=1, side=0)
+
+    (with_sides,) = close_all(stated)
+    (without,) = close_all([*stated, silent])
+
+    assert (with_sides.volume, with_sides.buy_volume) == (0.007, 0.003)
+    assert (without.volume, without.buy_volume) == (0.012, None)
+
+
+def test_the_spread_is_the_mean_over_the_quotes_of_the_bar():
+    rows = [trade(START_NS), quote(START_NS, 99, 101), quote(START_NS + 1, 199, 201)]
+
+    (bar,) = close_all(rows)
+
+    assert bar.spread_bps_mean == 150.0
+
+
+def test_duplicates_are_counted_in_the_bar_of_their_event_time():
+    rows = [
+        trade(START_NS, trade_id=1),
+        trade(START_NS + FIVE_NS, trade_id=2),
+        trade(START_NS + FIVE_NS - 1, trade_id=1),
+        trade(START_NS + FIVE_NS, trade_id=2),
+        trade(START_NS + FIVE_NS, trade_id=2),
+    ]
+
+    assert [bar.duplicates for bar in close_all(rows)] == [1, 2]
+
+
+def test_a_bar_names_its_first_and_last_tick_in_the_log_and_is_caused_by_the_last():
+    rows = [
+        trade(START_NS + 9),
+        trade(START_NS, instrument=1),
+        quote(START_NS + 1, 1, 2),
+        trade(START_NS + 2),
+    ]
+
+    bar = next(bar for bar in close_all(rows) if bar.symbol == "ETHBTC")
+
+    assert (bar.first_offset, bar.first_line, bar.last_offset, bar.last_line) == (10, 0, 11, 0)
+    assert bar.cause == "tick/2/11/0"
+    assert bar.id == f"bar/kraken/ETHBTC/5m/{START_NS + FIVE_NS}"
+
+
+def test_a_bar_is_as_trustworthy_as_its_least_trustworthy_tick():
+    rows = [trade(START_NS, provenance=3), quote(START_NS, 1, 2, provenance=1)]
+
+    assert close_all(rows)[0].provenance == "reconstructed"
+
+
+def test_bars_come_by_close_then_length_then_venue_then_symbol():
+    midnight_ns = START_NS // DAY_NS * DAY_NS + DAY_NS
+    rows = [
+        trade(midnight_ns - FIVE_NS - 1, instrument=0),
+        trade(midnight_ns - 1, instrument=0),
+        trade(midnight_ns - 1, instrument=1),
+    ]
+
+    bars = close_all(rows, ("1d", "5m", "1h"))
+
+    assert [(bar.timeframe, bar.venue) for bar in bars] == [
+        ("5m", "kraken"),
+        ("5m", "binance"),
+        ("5m", "kraken"),
+        ("1h", "binance"),
+        ("1h", "kraken"),
+        ("1d", "binance"),
+        ("1d", "kraken"),
+    ]
+
+
+def test_ticks_outside_sessions_are_in_hourly_bars_but_in_no_daily_one():
+    open_ns, close_ns = SESSIONS["TEST"].open_ns[0], SESSIONS["TEST"].close_ns[0]
+    rows = [
+        trade(int(event_time_ns), price, instrument=2)
+        for event_time_ns, price in (
+            (open_ns - 1, 10_000),
+            (open_ns, 20_000),
+            (close_ns - 1, 30_000),
+            (close_ns, 40_000),
+        )
+    ]
+
+    bars = close_all(rows, ("1h", "1d"), until_ns=START_NS + 5 * DAY_NS)
+
+    (daily,) = [bar for bar in bars if bar.timeframe == "1d"]
+    assert (daily.open_time_ns, daily.close_time_ns) == (open_ns, close_ns)
+    assert (daily.open, daily.close, daily.trades) == (2.0, 3.0, 2)
+    assert sum(bar.trades for bar in bars if bar.timeframe == "1h") == 4
+
+
+def test_gaps_of_daily_bars_count_sessions_and_not_days():
+    table = SESSIONS["TEST"]
+    rows = [trade(int(open_ns), instrument=2) for open_ns in table.open_ns]
+
+    bars = close_all(rows, ("1d",))
+
+    assert [bar.gap_bars for bar in bars] == [0, 0]
+
+
+def test_a_calendar_that_was_not_loaded_stops_the_daily_bars_by_name():
+    book, machine = build_book(), BarMachine(0, ("1d",), {})
+    batch = TickScreen(0, 0).on_ticks(to_frame(to_log([trade(START_NS, instrument=2)])), book)
+
+    with pytest.raises(ValueError, match="sessions of calendar 'TEST'; must be loaded"):
+        machine.on_ticks(batch.accepted, batch.duplicates, batch.watermark_ns, book)
+
+
+def test_an_instrument_listed_with_more_or_fewer_decimals_goes_on_in_the_same_bar():
+    book = InstrumentBook([list_instrument("binance", "BTCUSDT", 2, 3)])
+    machine, screen, frames = BarMachine(0, ("5m",), {}), TickScreen(0, 0), []
+    for decimals, price, size in ((2, 10_050, 1_500), (4, 1_010_000, 25_000), (1, 1_015, 5)):
+        book.add(
+            list_instrument("binance", "BTCUSDT", decimals, decimals + 1 if decimals != 1 else 1)
+        )
+        rows = [trade(START_NS + len(frames), price, size)]
+        if len(frames) == 2:
+            rows.append(heartbeat(START_NS + DAY_NS))
+        batch = screen.on_ticks(to_frame(to_log(rows)), book)
+        frames.append(machine.on_ticks(batch.accepted, batch.duplicates, batch.watermark_ns, book))
+
+    (bar,) = to_messages(BarClosed, pl.concat(frames))
+    assert (bar.open, bar.high, bar.low, bar.close) == (100.5, 101.5, 100.5, 101.5)
+    assert bar.volume == 1.5 + 0.25 + 0.5
+
+
+def test_volume_may_exceed_64_bits_in_the_last_decimal():
+    largest = 2**53 - 1
+    rows = [trade(START_NS, size=largest, instrument=1) for _ in range(5_000)]
+
+    (bar,) = close_all(rows)
+
+    assert bar.volume == pytest.approx(5_000 * largest / 1000, rel=1e-15)
+
+
+@given(units=st.integers(0, 2**53 - 1), decimals=st.integers(0, 12))
+def test_a_sum_of_sizes_becomes_the_float_whose_text_is_its_decimal(units, decimals):
+    high, low = np.array([units >> 32]), np.array([units & 0xFFFFFFFF])
+
+    found = to_quantity(high, low, np.array([10.0**decimals]))
+
+    assert float(found[0]) == float(Decimal(units).scaleb(-decimals))
+
+
+def test_a_snapshot_is_not_changed_by_later_ticks():
+    book, screen, machine = build_book(), TickScreen(0, 0), BarMachine(0, ("5m",), {})
+    nothing = to_frame([]).select("instrument", "event_time_ns")
+    machine.on_ticks(to_frame(to_log([trade(START_NS)])), nothing, START_NS, book)
+    state = machine.snapshot()
+    before = pickle.dumps(state)
+
+    batch = screen.on_ticks(to_frame(to_log([trade(START_NS + DAY_NS)])), book)
+    machine.on_ticks(batch.accepted, nothing, START_NS + DAY_NS, book)
+
+    assert pickle.dumps(state) == before
+
+
+@pytest.mark.parametrize("timeframes", [(), ("5m", "7m")])
+def test_unknown_or_no_timeframes_are_refused(timeframes):
+    with pytest.raises(ValueError, match=r"bar timeframes; must be some of .*correct `bars"):
+        BarMachine(0, timeframes, {})
+
+
+def test_state_of_other_timeframes_is_refused():
+    state = BarMachine(0, ("5m",), {}).snapshot()
+
+    with pytest.raises(
+        ValueError, match=r"must hold the timeframes \['1m', '5m'\]; found \['5m'\]"
+    ):
+        BarMachine(0, ("1m", "5m"), {}, state)
