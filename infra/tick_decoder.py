@@ -67,16 +67,7 @@ class TickDecoder:
         """Return the ticks and dead letters of `records`, which follow each other in the log."""
         assert records, "a fetch holds at least one record"
         letters: list[DeadLetterRecorded] = []
-        lines: list[int] = []
-        streams: list[int] = []
-        codes = np.zeros(len(records), dtype=np.int8)
-        for index, record in enumerate(records):
-            kind, found = self._open(record)
-            if isinstance(kind, DeadLetterReason):
-                letters.append(self._bury(record, WHOLE_RECORD, kind, str(found), record.value))
-                continue
-            (lines if kind == CONTENT_NDJSON else streams).append(index)
-            codes[index] = found
+        lines, streams, codes = self._sort_out(records, letters)
         frames = [
             self._parse_lines(records, lines, letters),
             self._parse_streams(records, streams, letters),
@@ -91,20 +82,36 @@ class TickDecoder:
             ingest_time_ns=ingest_time_ns,
         )
 
-    def _open(self, record: FetchedRecord) -> Understood:
-        value = record.value
-        if value is None or not value:
-            return DeadLetterReason.EMPTY_RECORD, "the record has no value"
-        if len(value) > RECORD_BYTES_MAX:
-            return DeadLetterReason.RECORD_TOO_LARGE, f"bytes={len(value)} limit={RECORD_BYTES_MAX}"
-        headers = tuple(record.headers or ())
-        understood = self._understood.get(headers)
+    def _sort_out(
+        self, records: Sequence[FetchedRecord], letters: list[DeadLetterRecorded]
+    ) -> tuple[list[int], list[int], NDArray[np.int8]]:
+        """Return the indices of NDJSON and of Arrow records, and every record's provenance code."""
+        lines: list[int] = []
+        streams: list[int] = []
+        codes = [0] * len(records)
+        before: list[tuple[str, bytes | None]] | None = None
+        content: DeadLetterReason | str = ""
+        found: int | str = 0
+        for index, (_, _, _, value, headers) in enumerate(records):
+            if headers is None or headers != before:
+                content, found = self._read_headers(headers)
+                before = headers
+            refused = _refuse_value(value, content, found)
+            if refused is not None:
+                record = records[index]
+                letters.append(self._bury(record, WHOLE_RECORD, *refused, record.value))
+                continue
+            (lines if content == CONTENT_NDJSON else streams).append(index)
+            codes[index] = int(found)
+        return lines, streams, np.array(codes, dtype=np.int8)
+
+    def _read_headers(self, headers: list[tuple[str, bytes | None]] | None) -> Understood:
+        known = tuple(headers or ())
+        understood = self._understood.get(known)
         if understood is None:
             if len(self._understood) >= _HEADERS_REMEMBERED_MAX:
                 self._understood.clear()
-            understood = self._understood[headers] = _understand(headers)
-        if understood[0] == CONTENT_NDJSON and not value.strip(BLANK):
-            return DeadLetterReason.EMPTY_RECORD, "the record has no line"
+            understood = self._understood[known] = _understand(known)
         return understood
 
     def _parse_lines(
@@ -143,21 +150,22 @@ class TickDecoder:
     ) -> pl.DataFrame:
         if not any(ticks.height for ticks, _, _ in parsed):
             return pl.DataFrame(schema=TICK_FRAME)
-        offsets = np.fromiter((record.offset for record in records), np.int64, len(records))
-        stamps_ms = np.fromiter((record.timestamp_ms for record in records), np.int64, len(records))
-        latest_ns = stamps_ms * 1_000_000 + FUTURE_ALLOWANCE_NS
-        rows = pl.concat(
-            ticks.with_columns(
-                offset=pl.Series(offsets[owners]),
-                line=pl.Series(lines.astype(np.int32)),
-                provenance=pl.Series(codes[owners]),
-                latest_ns=pl.Series(latest_ns[owners]),
+        places, stamps_ms, *_ = zip(*records, strict=True)
+        offsets = np.array(places, dtype=np.int64)
+        latest_ns = np.array(stamps_ms, dtype=np.int64) * 1_000_000 + FUTURE_ALLOWANCE_NS
+        placed = [
+            ticks.hstack(
+                [
+                    pl.Series("offset", offsets[owners]),
+                    pl.Series("line", lines.astype(np.int32)),
+                    pl.Series("provenance", codes[owners]),
+                    pl.Series("latest_ns", latest_ns[owners]),
+                ]
             )
             for ticks, owners, lines in parsed
-        )
-        assert rows.schema == PARSED_ROWS, f"parsed rows have {rows.schema!r}"
-        if len(parsed) > 1:
-            rows = rows.sort("offset", "line")
+        ]
+        rows = placed[0] if len(placed) == 1 else pl.concat(placed).sort("offset", "line")
+        assert rows.columns == PARSED_ROWS.names(), f"parsed rows have {rows.columns!r}"
         accepted, refused = self._rules.judge(rows)
         unlisted = any(row.reason is DeadLetterReason.UNKNOWN_INSTRUMENT for row in refused)
         if unlisted and self._refresh():
@@ -166,7 +174,7 @@ class TickDecoder:
         split: dict[int, list[bytes]] = {}
         for row in refused:
             record = by_offset[row.offset]
-            if self._open(record)[0] == CONTENT_ARROW:
+            if self._read_headers(record.headers)[0] == CONTENT_ARROW:
                 payload = json.dumps(row.tick).encode()
             else:
                 if row.offset not in split:
@@ -197,6 +205,20 @@ class TickDecoder:
             payload_bytes=len(payload),
             payload_sha256=sha256(payload).hexdigest(),
         )
+
+
+def _refuse_value(
+    value: bytes | None, content: DeadLetterReason | str, found: int | str
+) -> tuple[DeadLetterReason, str] | None:
+    if not value:
+        return DeadLetterReason.EMPTY_RECORD, "the record has no value"
+    if len(value) > RECORD_BYTES_MAX:
+        return DeadLetterReason.RECORD_TOO_LARGE, f"bytes={len(value)} limit={RECORD_BYTES_MAX}"
+    if isinstance(content, DeadLetterReason):
+        return content, str(found)
+    if content == CONTENT_NDJSON and value[0] in BLANK and not value.strip(BLANK):
+        return DeadLetterReason.EMPTY_RECORD, "the record has no line"
+    return None
 
 
 def _understand(headers: Headers) -> Understood:

@@ -153,7 +153,10 @@ def _parse_by_line(values: Sequence[bytes], first: int) -> ParsedLines:
             else:
                 refused.append(RefusedLine(record, number, *found))
     frame = pl.DataFrame(
-        {name: [getattr(tick, name) for tick in ticks] for name in TICK_WIRE}, schema=TICK_WIRE
+        [
+            pl.Series(name, [getattr(tick, name) for tick in ticks], dtype)
+            for name, dtype in TICK_WIRE.items()
+        ]
     )
     return ParsedLines(
         frame, np.array(records, dtype=np.int64), np.array(lines, dtype=np.int64), refused

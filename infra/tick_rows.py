@@ -1,8 +1,10 @@
 """The rules that a well-formed tick must keep, applied to a whole fetch at once."""
 
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
+import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from infra.partitions import partition_of
 from schemas.instruments import InstrumentBook
@@ -27,14 +29,9 @@ PARSED_ROWS: Final = pl.Schema(
 )
 """Parsed ticks in log order; `latest_ns` is the last event time that is not in the future."""
 
-KIND_CODES: Final = {
-    "heartbeat": KIND_HEARTBEAT,
-    "trade": KIND_TRADE,
-    "quote": KIND_QUOTE,
-}
-SIDE_CODES: Final = {"buy": 1, "sell": -1}
 _UNITS_MAX: Final = float(2**53)
-
+_LOOKED_UP_SINGLY_MAX: Final = 64
+_REASONS: Final = tuple(DeadLetterReason)
 _FIELDS: Final[dict[DeadLetterReason, tuple[str, ...]]] = {
     DeadLetterReason.WRONG_TYPE: ("kind", "side"),
     DeadLetterReason.TIME_UNIT: ("event_time_ns",),
@@ -43,7 +40,13 @@ _FIELDS: Final[dict[DeadLetterReason, tuple[str, ...]]] = {
     DeadLetterReason.UNKNOWN_INSTRUMENT: ("venue", "symbol"),
     DeadLetterReason.WRONG_PARTITION: ("venue", "symbol"),
 }
+"""What the detail of a reason shows; all prices and sizes for the others."""
+
 _PRICED: Final = ("price", "size", "bid", "ask", "bid_size", "ask_size")
+
+Mask = NDArray[np.bool_]
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
 
 
 class RefusedRow(NamedTuple):
@@ -65,169 +68,196 @@ class TickRules:
         self._partitions = partitions
         self._book = book
         self._frame: pl.DataFrame | None = None
-        self._listed = pl.DataFrame()
-
-    def names_unlisted(self, rows: pl.DataFrame) -> bool:
-        """Return whether a trade or quote in `rows` names an instrument that is not listed."""
-        named = rows.lazy().filter(pl.col("kind") != "heartbeat").select("venue", "symbol").unique()
-        unlisted = named.join(self._known().lazy(), on=["venue", "symbol"], how="anti")
-        return not unlisted.collect(engine="in-memory").is_empty()
+        self._names = pl.DataFrame()
+        self._homes = self._numbers = np.empty(0, dtype=np.int64)
+        self._price_scales = self._size_scales = np.empty(0)
 
     def judge(self, rows: pl.DataFrame) -> tuple[pl.DataFrame, list[RefusedRow]]:
         """Return the ticks of `rows` (`PARSED_ROWS`) that keep every rule as `TICK_FRAME`, and the rest."""
-        judged = rows.join(
-            self._known(), on=["venue", "symbol"], how="left", maintain_order="left"
-        ).with_columns(
-            is_trade=pl.col("kind") == "trade",
-            is_quote=pl.col("kind") == "quote",
-            is_priced=pl.col("kind") != "heartbeat",
-            price_units=_units("price", "price_scale"),
-            size_units=_units("size", "size_scale"),
-            bid_units=_units("bid", "price_scale"),
-            ask_units=_units("ask", "price_scale"),
-        )
-        judged = judged.with_columns(reason=_reason(self._partition))
-        accepted = judged if judged["reason"].null_count() == judged.height else None
-        refused: list[RefusedRow] = []
-        if accepted is None:
-            accepted = judged.filter(pl.col("reason").is_null())
-            refused = _refuse(judged.filter(pl.col("reason").is_not_null()))
-        return _to_tick_frame(accepted), refused
+        self._follow_book()
+        judged = _Judgement(rows, self._find_instruments(rows))
+        judged.check_shape()
+        judged.check_values("trade", ("price", "size"))
+        judged.check_values("quote", ("bid", "ask", "bid_size", "ask_size"))
+        judged.check_instrument(self._homes, self._partition)
+        frame = judged.to_ticks(self._price_scales, self._size_scales)
+        if not judged.broken.any():
+            return frame, []
+        return frame.filter(pl.Series(judged.broken == 0)), judged.refused_rows()
 
-    def _known(self) -> pl.DataFrame:
-        if self._frame is not self._book.frame:
-            self._frame = self._book.frame
-            homes = [
-                partition_of(venue, symbol, self._partitions)
-                for venue, symbol in self._frame.select("venue", "symbol").iter_rows()
-            ]
-            self._listed = self._frame.drop("valid_from_ns").with_columns(
-                home=pl.Series(homes, dtype=pl.Int32())
+    def _follow_book(self) -> None:
+        if self._frame is self._book.frame:
+            return
+        self._frame = self._book.frame
+        names = self._frame.select("venue", "symbol")
+        # The last place stands for an instrument that is not listed: number -1.
+        self._homes = np.array(
+            [partition_of(venue, symbol, self._partitions) for venue, symbol in names.iter_rows()]
+            + [self._partition]
+        )
+        self._price_scales = np.append(self._frame["price_scale"].to_numpy(), 1.0)
+        self._size_scales = np.append(self._frame["size_scale"].to_numpy(), 1.0)
+        self._names = self._frame.select("venue", "symbol", "instrument")
+
+    def _find_instruments(self, rows: pl.DataFrame) -> Integers:
+        if rows.height <= _LOOKED_UP_SINGLY_MAX:
+            pairs = zip(rows["venue"].to_list(), rows["symbol"].to_list(), strict=True)
+            found = [self._book.number_of(venue, symbol) for venue, symbol in pairs]
+            return np.array([-1 if number is None else number for number in found])
+        joined = rows.select("venue", "symbol").join(
+            self._names, on=["venue", "symbol"], how="left", maintain_order="left"
+        )
+        return _integers(joined, "instrument", -1)
+
+
+class _Judgement:
+    """The verdict over one fetch: `broken` holds 1 + the index of the first rule a row breaks, or 0."""
+
+    def __init__(self, rows: pl.DataFrame, instruments: Integers) -> None:
+        self.rows = rows
+        self.broken = np.zeros(rows.height, dtype=np.int8)
+        self.kinds: dict[str, Mask] = {
+            kind: _equals(rows["kind"], kind) for kind in ("trade", "quote", "heartbeat")
+        }
+        self.priced: Mask = ~self.kinds["heartbeat"]
+        self.instruments = np.where(self.priced, instruments, -1)
+        self.values: dict[str, Floats] = {}
+
+    def _mark(self, reason: DeadLetterReason, mask: Mask) -> None:
+        if mask.any():
+            self.broken[mask & (self.broken == 0)] = 1 + _REASONS.index(reason)
+
+    def check_shape(self) -> None:
+        """Mark rows without a field they need, of no kind, or at an impossible time."""
+        rows = self.rows
+        missing = _nulls(rows, "kind") | _nulls(rows, "event_time_ns")
+        missing |= self.priced & (_nulls(rows, "venue") | _nulls(rows, "symbol"))
+        for kind, names in (("trade", ("price", "size")), ("quote", ("bid", "ask"))):
+            if self.kinds[kind].any():
+                for name in names:
+                    missing |= self.kinds[kind] & _nulls(rows, name)
+        self._mark(DeadLetterReason.MISSING_FIELD, missing)
+        known = self.kinds["trade"] | self.kinds["quote"] | self.kinds["heartbeat"]
+        sides = rows["side"]
+        if sides.null_count() < rows.height:
+            known &= _nulls(rows, "side") | _equals(sides, "buy") | _equals(sides, "sell")
+        self._mark(DeadLetterReason.WRONG_TYPE, ~known)
+        times = _integers(rows, "event_time_ns", 0)
+        self._mark(DeadLetterReason.TIME_UNIT, times < EVENT_TIME_MIN_NS)
+        self._mark(DeadLetterReason.TIME_IN_FUTURE, times > rows["latest_ns"].to_numpy())
+
+    def check_values(self, kind: str, names: tuple[str, ...]) -> None:
+        """Mark rows of `kind` with a value that is not finite or not positive, or a crossed quote."""
+        chosen = self.kinds[kind]
+        if not chosen.any():
+            return
+        present = [name for name in names if self.rows[name].null_count() < self.rows.height]
+        for name in present:
+            # Nulls were judged as missing, or are allowed: 1 keeps every further rule.
+            self.values[name] = _filled(self.rows, name)
+        for name in present:
+            self._mark(DeadLetterReason.NOT_FINITE, chosen & ~np.isfinite(self.values[name]))
+        for name in present:
+            self._mark(DeadLetterReason.NOT_POSITIVE, chosen & (self.values[name] <= 0))
+        if kind == "quote" and "bid" in present and "ask" in present:
+            crossed = self.values["bid"] > self.values["ask"]
+            self._mark(DeadLetterReason.CROSSED_QUOTE, chosen & crossed)
+
+    def check_instrument(self, homes: Integers, partition: int) -> None:
+        """Mark rows whose instrument is not listed or belongs to another partition."""
+        self._mark(DeadLetterReason.UNKNOWN_INSTRUMENT, self.priced & (self.instruments < 0))
+        self._mark(
+            DeadLetterReason.WRONG_PARTITION, self.priced & (homes[self.instruments] != partition)
+        )
+
+    def to_ticks(self, price_scales: Floats, size_scales: Floats) -> pl.DataFrame:
+        """Mark rows off the decimal grid, and return all rows as `TICK_FRAME`."""
+        rows, height = self.rows, self.rows.height
+        trade, quote = self.kinds["trade"], self.kinds["quote"]
+        units = {
+            f"{name}_units": self._units(name, chosen, scales[self.instruments])
+            for name, chosen, scales in (
+                ("price", trade, price_scales),
+                ("size", trade, size_scales),
+                ("bid", quote, price_scales),
+                ("ask", quote, price_scales),
             )
-        return self._listed
+        }
+        codes = np.full(height, KIND_HEARTBEAT, dtype=np.int8)
+        codes[trade], codes[quote] = KIND_TRADE, KIND_QUOTE
+        sides = np.zeros(height, dtype=np.int8)
+        if rows["side"].null_count() < height:
+            sides[trade & _equals(rows["side"], "buy")] = 1
+            sides[trade & _equals(rows["side"], "sell")] = -1
+        trade_ids = np.where(trade, _integers(rows, "trade_id", -1), -1)
+        columns: dict[str, Any] = {
+            "offset": rows["offset"],
+            "line": rows["line"],
+            "kind": codes,
+            "event_time_ns": rows["event_time_ns"],
+            "instrument": self.instruments.astype(np.int32),
+            "side": sides,
+            "trade_id": trade_ids,
+            "provenance": rows["provenance"],
+            **units,
+        }
+        # A list of typed series is taken as it is; a dictionary would be inspected value by value.
+        return pl.DataFrame([pl.Series(name, columns[name]) for name in TICK_FRAME])
+
+    def _units(self, name: str, chosen: Mask, scale: Floats) -> Integers:
+        """Return the values in units of the last decimal, 0 where there is none or it is off grid."""
+        values = self.values.get(name)
+        if values is None:
+            return np.zeros(len(chosen), dtype=np.int64)
+        values = np.where(chosen & (self.broken == 0), values, 1.0)
+        units = np.rint(values * scale)
+        on_grid = (units < _UNITS_MAX) & (units / scale == values)
+        self._mark(DeadLetterReason.OFF_GRID, chosen & ~on_grid)
+        return np.where(chosen & on_grid, units, 0.0).astype(np.int64)
+
+    def refused_rows(self) -> list[RefusedRow]:
+        """Return the rows that break a rule, in log order."""
+        places = np.flatnonzero(self.broken)
+        found = self.rows[places].iter_rows(named=True)
+        refused = []
+        for row, code in zip(found, self.broken[places].tolist(), strict=True):
+            reason = _REASONS[code - 1]
+            tick = {name: row[name] for name in TICK_WIRE if row[name] is not None}
+            detail = _describe(reason, row)
+            refused.append(RefusedRow(row["offset"], row["line"], reason, detail, tick))
+        return refused
 
 
-def _units(value: str, scale: str) -> pl.Expr:
-    """Return `value` in units of the last decimal as a float; exact below 2**53."""
-    return (pl.col(value) * pl.col(scale)).round(0)
+def _equals(names: pl.Series, wanted: str) -> Mask:
+    equal = names == wanted
+    return (equal.fill_null(value=False) if equal.null_count() else equal).to_numpy()
 
 
-def _on_grid(value: str, units: str, scale: str) -> pl.Expr:
-    return (pl.col(units) < _UNITS_MAX) & (pl.col(units) / pl.col(scale) == pl.col(value))
+def _integers(rows: pl.DataFrame, name: str, absent: int) -> Integers:
+    count = rows[name].null_count()
+    if count == rows.height:
+        return np.full(rows.height, absent, dtype=np.int64)
+    return (rows[name].fill_null(absent) if count else rows[name]).to_numpy()
 
 
-def _reason(partition: int) -> pl.Expr:
-    """Return the first rule that a row breaks, or null. `is_finite` of null is null: not broken."""
-    trade, quote = pl.col("is_trade"), pl.col("is_quote")
-    kinds, sides = list(KIND_CODES), list(SIDE_CODES)
-    missing = (
-        pl.col("kind").is_null()
-        | pl.col("event_time_ns").is_null()
-        | (pl.col("is_priced") & (pl.col("venue").is_null() | pl.col("symbol").is_null()))
-        | (trade & (pl.col("price").is_null() | pl.col("size").is_null()))
-        | (quote & (pl.col("bid").is_null() | pl.col("ask").is_null()))
-    )
-    judged_fields = {"price": trade, "size": trade} | dict.fromkeys(
-        ("bid", "ask", "bid_size", "ask_size"), quote
-    )
-    not_finite = pl.any_horizontal(
-        kind & ~pl.col(name).is_finite() for name, kind in judged_fields.items()
-    )
-    not_positive = pl.any_horizontal(
-        kind & (pl.col(name) <= 0) for name, kind in judged_fields.items()
-    )
-    off_grid = (
-        trade
-        & ~(
-            _on_grid("price", "price_units", "price_scale")
-            & _on_grid("size", "size_units", "size_scale")
-        )
-    ) | (
-        quote
-        & ~(
-            _on_grid("bid", "bid_units", "price_scale")
-            & _on_grid("ask", "ask_units", "price_scale")
-        )
-    )
-    rules = (
-        (missing, DeadLetterReason.MISSING_FIELD),
-        (
-            ~pl.col("kind").is_in(kinds) | ~pl.col("side").is_in(sides),
-            DeadLetterReason.WRONG_TYPE,
-        ),
-        (pl.col("event_time_ns") < EVENT_TIME_MIN_NS, DeadLetterReason.TIME_UNIT),
-        (pl.col("event_time_ns") > pl.col("latest_ns"), DeadLetterReason.TIME_IN_FUTURE),
-        (not_finite, DeadLetterReason.NOT_FINITE),
-        (not_positive, DeadLetterReason.NOT_POSITIVE),
-        (quote & (pl.col("bid") > pl.col("ask")), DeadLetterReason.CROSSED_QUOTE),
-        (
-            pl.col("is_priced") & pl.col("instrument").is_null(),
-            DeadLetterReason.UNKNOWN_INSTRUMENT,
-        ),
-        (
-            pl.col("is_priced") & (pl.col("home") != partition),
-            DeadLetterReason.WRONG_PARTITION,
-        ),
-        (off_grid, DeadLetterReason.OFF_GRID),
-    )
-    return pl.coalesce(
-        pl.when(broken).then(pl.lit(reason.value)).otherwise(None) for broken, reason in rules
-    )
+def _filled(rows: pl.DataFrame, name: str) -> Floats:
+    values = rows[name]
+    return (values.fill_null(1.0) if values.null_count() else values).to_numpy()
 
 
-def _to_tick_frame(accepted: pl.DataFrame) -> pl.DataFrame:
-    trade, quote = pl.col("is_trade"), pl.col("is_quote")
-    zero = pl.lit(0, dtype=pl.Int64())
-    return accepted.select(
-        "offset",
-        "line",
-        pl.when(trade)
-        .then(KIND_TRADE)
-        .when(quote)
-        .then(KIND_QUOTE)
-        .otherwise(KIND_HEARTBEAT)
-        .cast(TICK_FRAME["kind"])
-        .alias("kind"),
-        "event_time_ns",
-        pl.when(pl.col("is_priced")).then(pl.col("instrument")).otherwise(-1).alias("instrument"),
-        *(
-            pl.when(kind).then(pl.col(name).cast(pl.Int64, strict=False)).otherwise(zero).alias(name)
-            for kind, name in ((trade, "price_units"), (trade, "size_units"))
-        ),
-        pl.when(trade & (pl.col("side") == "buy"))
-        .then(1)
-        .when(trade & (pl.col("side") == "sell"))
-        .then(-1)
-        .otherwise(0)
-        .cast(TICK_FRAME["side"])
-        .alias("side"),
-        pl.when(trade).then(pl.col("trade_id").fill_null(-1)).otherwise(-1).alias("trade_id"),
-        *(
-            pl.when(kind).then(pl.col(name).cast(pl.Int64, strict=False)).otherwise(zero).alias(name)
-            for kind, name in ((quote, "bid_units"), (quote, "ask_units"))
-        ),
-        "provenance",
-    ).cast(dict(TICK_FRAME))
+def _nulls(rows: pl.DataFrame, name: str) -> Mask:
+    count = rows[name].null_count()
+    if count in {0, rows.height}:
+        return np.full(rows.height, count > 0)
+    return rows[name].is_null().to_numpy()
 
 
-def _refuse(broken: pl.DataFrame) -> list[RefusedRow]:
-    refused = []
-    for row in broken.iter_rows(named=True):
-        reason = DeadLetterReason(row["reason"])
-        if reason is DeadLetterReason.MISSING_FIELD:
-            detail = "absent: " + ", ".join(name for name in _required(row) if row[name] is None)
-        else:
-            names = _FIELDS.get(reason, _PRICED)
-            detail = " ".join(f"{name}={row[name]!r}" for name in names if row[name] is not None)
-        tick = {name: row[name] for name in TICK_WIRE if row[name] is not None}
-        refused.append(RefusedRow(row["offset"], row["line"], reason, detail, tick))
-    return refused
-
-
-def _required(row: dict[str, object]) -> tuple[str, ...]:
-    always = ("kind", "event_time_ns")
-    if row["kind"] == "trade":
-        return (*always, "venue", "symbol", "price", "size")
-    if row["kind"] == "quote":
-        return (*always, "venue", "symbol", "bid", "ask")
-    return (*always, "venue", "symbol") if row["kind"] not in {None, "heartbeat"} else always
+def _describe(reason: DeadLetterReason, row: dict[str, Any]) -> str:
+    if reason is DeadLetterReason.MISSING_FIELD:
+        required = ["kind", "event_time_ns"]
+        if row["kind"] not in {None, "heartbeat"}:
+            required += ["venue", "symbol"]
+        required += {"trade": ["price", "size"], "quote": ["bid", "ask"]}.get(row["kind"], [])
+        return "absent: " + ", ".join(name for name in required if row[name] is None)
+    names = _FIELDS.get(reason, _PRICED)
+    return " ".join(f"{name}={row[name]!r}" for name in names if row[name] is not None)

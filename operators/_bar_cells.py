@@ -11,6 +11,8 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
+from schemas.ticks import KIND_TRADE
+
 Integers: TypeAlias = NDArray[np.int64]
 
 (
@@ -122,7 +124,7 @@ def build_cells(
     cells[LAST_OFFSET], cells[LAST_LINE] = ticks.offset[last_rows], ticks.line[last_rows]
     sorted_rows = rows[order]
     cells[PROVENANCE] = np.minimum.reduceat(ticks.provenance[sorted_rows], starts)
-    if ticks.kind[rows[0]] == 1:
+    if ticks.kind[rows[0]] == KIND_TRADE:
         _add_trades(cells, ticks, sorted_rows, starts, stops)
     else:
         bid, ask = ticks.bid[sorted_rows], ticks.ask[sorted_rows]

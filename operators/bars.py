@@ -327,14 +327,13 @@ class BarMachine:
         if timeframe == _SESSION_TIMEFRAME:
             for row in np.flatnonzero(self._in_sessions[symbol] & (previous_ns >= 0)).tolist():
                 table = self._find_table(self._calendars[symbol[row]])
-                before, now = table.locate(np.array([previous_ns[row], open_ns[row]])).tolist()
-                missed[row] = now - before - 1
+                missed[row] = table.count_between(int(previous_ns[row]), int(open_ns[row]))
         missed[previous_ns < 0] = 0
         if remember:
             remembered[symbol] = open_ns
         gaps: Integers = np.empty_like(missed)
-        np.maximum(missed, 0, out=missed)
-        gaps[order] = missed
+        # A day that began before the instrument's calendar changed can overlap the next one.
+        gaps[order] = np.maximum(missed, 0)
         return gaps
 
     def _render(self, closed: dict[str, Integers], *, remember: bool) -> pl.DataFrame:

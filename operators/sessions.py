@@ -60,3 +60,12 @@ class SessionTable(Struct, frozen=True, kw_only=True, eq=False):
             return index
         inside = (index >= 0) & (event_time_ns < self.close_ns[np.maximum(index, 0)])
         return np.where(inside, index, np.int64(-1))
+
+    def count_between(self, earlier_ns: int, later_ns: int) -> int:
+        """Return how many sessions open after one instant and before another.
+
+        Raises ValueError as `locate` does.
+        """
+        self.locate(np.array([earlier_ns, later_ns]))
+        first = np.searchsorted(self.open_ns, earlier_ns, side="right")
+        return int(np.searchsorted(self.open_ns, later_ns, side="left") - first)

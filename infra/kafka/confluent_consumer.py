@@ -1,9 +1,10 @@
 """Partition consumer on confluent-kafka: the fastest reader of hot topics."""
 
+import time
 from functools import partial
 from typing import Any, NoReturn
 
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka import Message as ConfluentMessage
 
 from infra.kafka.errors import ReadFailedError
@@ -23,6 +24,14 @@ _POSITION_LOST = {
     KafkaError.OFFSET_OUT_OF_RANGE,
     KafkaError._LOG_TRUNCATION,  # noqa: SLF001
 }
+_ELECTING = {
+    KafkaError.NOT_LEADER_FOR_PARTITION,
+    KafkaError.LEADER_NOT_AVAILABLE,
+    KafkaError.REPLICA_NOT_AVAILABLE,
+}
+"""A partition that was just made or moved answers so for a moment."""
+
+_ELECTION_PAUSE_SECONDS = 0.02
 # Built in C: one call per column instead of one Python frame per record.
 _record = partial(tuple.__new__, FetchedRecord)
 
@@ -52,16 +61,24 @@ class ConfluentPartitionConsumer:
             raise
 
     def _watermarks(self, settings: KafkaSettings, deadline_seconds: float) -> tuple[int, int]:
-        where = TopicPartition(self._topic, self._partition, OFFSET_BEGINNING)
-        try:
-            found = self._consumer.get_watermark_offsets(where, timeout=deadline_seconds)
-        except KafkaException as e:
-            if e.args[0].code() in _UNKNOWN:
-                raise topic_missing(self._topic, self._partition) from e
-            raise broker_away(bootstrap_servers(settings), deadline_seconds, e.args[0]) from e
-        if found is None:
-            raise broker_away(bootstrap_servers(settings), deadline_seconds, "no answer")
-        return int(found[0]), int(found[1])
+        where = TopicPartition(self._topic, self._partition)
+        deadline = time.monotonic() + deadline_seconds
+        while True:
+            left_seconds = max(deadline - time.monotonic(), 0.001)
+            try:
+                found = self._consumer.get_watermark_offsets(where, timeout=left_seconds)
+            except KafkaException as e:
+                error = e.args[0]
+                if error.code() in _UNKNOWN:
+                    raise topic_missing(self._topic, self._partition) from e
+                if error.code() not in _ELECTING or time.monotonic() > deadline:
+                    raise broker_away(bootstrap_servers(settings), deadline_seconds, error) from e
+                time.sleep(_ELECTION_PAUSE_SECONDS)
+            else:
+                if found is None:
+                    servers = bootstrap_servers(settings)
+                    raise broker_away(servers, deadline_seconds, "no answer")
+                return int(found[0]), int(found[1])
 
     def fetch(self, records_max: int, timeout_seconds: float = 0.0) -> list[FetchedRecord]:
         """Return up to `records_max` next records; see `PartitionConsumer.fetch`."""

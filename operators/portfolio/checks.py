@@ -302,10 +302,10 @@ def _rooms(proposal: Proposal) -> list[tuple[DenialReason, Room | None]]:
     if reference is not None:
         position_usd = facts.equity * limits.position_notional_max_pct / 100
         gross_usd = facts.equity * limits.gross_notional_max_pct / 100
-        position = Room(DenialReason.POSITION_NOTIONAL, Decimal(0), position_usd, reference)
-        gross = Room(DenialReason.GROSS_NOTIONAL, facts.gross_usd, gross_usd, reference)
+        position = Room(Decimal(0), position_usd, reference)
+        gross = Room(facts.gross_usd, gross_usd, reference)
     if facts.unit_cost is not None:
-        cash = Room(DenialReason.CASH, Decimal(0), facts.cash_free_usd, facts.unit_cost)
+        cash = Room(Decimal(0), facts.cash_free_usd, facts.unit_cost)
     return [
         (DenialReason.POSITION_NOTIONAL, position),
         (DenialReason.GROSS_NOTIONAL, gross),

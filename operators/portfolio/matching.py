@@ -63,7 +63,11 @@ class Matching:
             amended = stop.stop_units != level
             self._exits.trigger(leg, trade.time_ns)
             self.cancel_entry(leg, trade.time_ns, "the protective stop triggered")
-            if previous is not None and previous.price_units > level and path_connects(previous, trade):
+            if (
+                previous is not None
+                and previous.price_units > level
+                and path_connects(previous, trade)
+            ):
                 price_units = level
         if not self._fill(leg, stop, trade, price_units) and amended:
             self._record_position(leg, trade, stop.last_update_id)
@@ -123,9 +127,7 @@ class Matching:
     def _record_position(self, leg: Leg, trade: Trade, cause: str) -> None:
         account = self._account
         mark = account.mark(trade.time_ns, leg.market, trade.price_units)
-        account.recorder.position(
-            leg, account.ledger.legs[leg.key], mark, trade.time_ns, cause
-        )
+        account.recorder.position(leg, account.ledger.legs[leg.key], mark, trade.time_ns, cause)
 
     def _affordable(self, leg: Leg, wanted: int, price: Decimal, time_ns: int) -> int:
         """Return how much of `wanted` the cash pays for; nothing ends the entry."""

@@ -111,7 +111,13 @@ class Recorder:
         )
 
     def order(
-        self, leg: Leg, order: Order, time_ns: int, status: OrderStatus, reason: str, cause: str = ""
+        self,
+        leg: Leg,
+        order: Order,
+        time_ns: int,
+        status: OrderStatus,
+        reason: str,
+        cause: str = "",
     ) -> None:
         """Move an order to `status` and record it; without `cause` the update before it is one."""
         order.status = status
@@ -289,5 +295,3 @@ def _working_price(leg: Leg, order: Order | None, units: int | None) -> Decimal 
     if order is None or not order.working or units is None:
         return None
     return leg.rules.price(units)
-
-

@@ -11,7 +11,6 @@ UNKNOWN = "unknown"
 class Room(NamedTuple):
     """What a cap still allows an entry."""
 
-    reason: DenialReason
     used_usd: Decimal
     """What the account's positions and pending orders take already."""
     limit_usd: Decimal

@@ -11,7 +11,7 @@ NEVER_NS = int(np.iinfo(np.int64).max)
 
 
 @njit(cache=True)
-def find_event(  # type: ignore[no-untyped-def]  # noqa: ANN201, PLR0911
+def find_event(  # type: ignore[no-untyped-def]  # noqa: ANN201
     times: Units,
     prices: Units,
     sizes: Units,

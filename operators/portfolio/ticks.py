@@ -96,17 +96,20 @@ class TickTape:
     @property
     def times(self) -> Block:
         """Event times of the ready trades."""
-        return self._ready[TIME]
+        row: Block = self._ready[TIME]
+        return row
 
     @property
     def prices(self) -> Block:
         """Prices of the ready trades in units."""
-        return self._ready[PRICE]
+        row: Block = self._ready[PRICE]
+        return row
 
     @property
     def sizes(self) -> Block:
         """Sizes of the ready trades in units."""
-        return self._ready[SIZE]
+        row: Block = self._ready[SIZE]
+        return row
 
     def trade(self, index: int) -> Trade:
         """Return the ready trade at `index`; -1 is the one before the first."""

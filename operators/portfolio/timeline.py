@@ -14,6 +14,8 @@ from schemas.signals import SignalEmitted
 from schemas.ticks import KIND_HEARTBEAT, KIND_QUOTE
 
 HOUR_NS = 3_600_000_000_000
+LAST_NS = int(np.iinfo(np.int64).max) - 1
+"""The latest watermark: one nanosecond later is still an int64."""
 
 Market = tuple[str, str]
 """Venue and symbol."""
@@ -88,7 +90,7 @@ class Timeline:
         partitions = len(self._tick_marks_ns)
         if len(ticks) < partitions or len(signals) < partitions:
             return None
-        return Horizon(min(*ticks, *signals), min(min(ticks), min(signals) + 1))
+        return Horizon(min(*ticks, *signals), min(*ticks, min(signals) + 1))
 
     @property
     def passed(self) -> Horizon:
@@ -216,7 +218,7 @@ class Timeline:
 def _raise_mark(marks: dict[int, int | None], partition: int, given_ns: int | None) -> None:
     known = marks[partition]
     if given_ns is not None and (known is None or given_ns > known):
-        marks[partition] = given_ns
+        marks[partition] = min(given_ns, LAST_NS)
 
 
 def _block_of(ticks: pl.DataFrame, kinds: np.ndarray) -> Block:

@@ -174,7 +174,9 @@ def decision(of: SignalEmitted, verdict: Verdict = Verdict.RESIZED) -> DecisionM
     )
 
 
-def order(of: DecisionMade, purpose: OrderPurpose, updates: list[OrderStatus]) -> list[OrderUpdated]:
+def order(
+    of: DecisionMade, purpose: OrderPurpose, updates: list[OrderStatus]
+) -> list[OrderUpdated]:
     order_id = derive_id("trade.orders", ACCOUNT, of.event_time_ns, 0, of.id + purpose)
     stop = purpose is OrderPurpose.PROTECTIVE_STOP
     entry = purpose is OrderPurpose.ENTRY

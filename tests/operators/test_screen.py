@@ -10,6 +10,7 @@ from schemas.frames import polars_schema, to_messages
 from schemas.market import TickLate
 from schemas.ticks import TICK_FRAME
 from tests.operators.tick_streams import (
+    LATENESS_NS,
     START_NS,
     build_book,
     cuts,
@@ -22,7 +23,6 @@ from tests.operators.tick_streams import (
     trade,
 )
 
-LATENESS_NS = 30_000_000_000
 SECOND_NS = 1_000_000_000
 
 

@@ -38,6 +38,14 @@ def test_a_calendar_without_sessions_is_always_closed():
     assert build_table((), ()).locate(np.array([5])).tolist() == [-1]
 
 
+def test_sessions_are_counted_between_two_instants_and_not_at_them():
+    table = build_table((100, 300, 500, 700), (200, 400, 600, 800))
+
+    assert table.count_between(100, 300) == 0
+    assert table.count_between(100, 700) == 2
+    assert table.count_between(0, 1) == 0
+
+
 @pytest.mark.parametrize(
     ("opens", "closes"),
     [((300, 100), (400, 200)), ((100, 150), (200, 400)), ((100,), (100,)), ((100,), (1001,))],

@@ -6,14 +6,18 @@ import numpy as np
 import polars as pl
 from hypothesis import strategies as st
 
+from operators.bars import BarMachine
+from operators.screen import TickScreen
 from operators.sessions import SessionTable
+from schemas.frames import polars_schema
 from schemas.instruments import InstrumentBook
-from schemas.market import InstrumentListed
+from schemas.market import BarClosed, InstrumentListed
 from schemas.ticks import TICK_FRAME
 
 MINUTE_NS = 60_000_000_000
 HOUR_NS = 60 * MINUTE_NS
 DAY_NS = 24 * HOUR_NS
+LATENESS_NS = 30_000_000_000
 START_NS = 1_381_152_000_000_000_000
 """2013-10-07 13:20 UTC, ten minutes before New York opens."""
 
@@ -102,6 +106,18 @@ def renumber(frame, old, new):
             [numbers[number] for number in frame["instrument"].to_list()], dtype=pl.Int32
         )
     )
+
+
+def build_bars(log, batches, book=None, timeframes=("1m", "5m", "1h", "1d")):
+    """Return the bars that come out when the log arrives in these batches."""
+    book = build_book() if book is None else book
+    screen = TickScreen(2, LATENESS_NS)
+    machine = BarMachine(2, timeframes, SESSIONS)
+    frames = [pl.DataFrame(schema=polars_schema(BarClosed))]
+    for start, stop in batches:
+        ticks = screen.on_ticks(to_frame(log[start:stop]), book)
+        frames.append(machine.on_ticks(ticks.accepted, ticks.duplicates, ticks.watermark_ns, book))
+    return pl.concat(frames)
 
 
 @st.composite

@@ -40,9 +40,7 @@ def topic(admin):
     """A fresh topic with two partitions; it goes with the session's broker."""
     name = f"t-{uuid4().hex[:12]}"
     configs = {"max.message.bytes": str(8 * 1024 * 1024)}
-    admin.create_topics(
-        {name: {"num_partitions": 2, "replication_factor": 1, "configs": configs}}
-    )
+    admin.create_topics({name: {"num_partitions": 2, "replication_factor": 1, "configs": configs}})
     admin.wait_for_topics([name])
     return name
 

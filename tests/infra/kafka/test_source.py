@@ -84,9 +84,7 @@ def test_a_fetch_that_decodes_to_nothing_still_moves_on(open_part, topic, write)
 def test_the_group_moves_only_after_the_snapshot_is_durable(open_part, topic, write):
     committed = []
     write(topic, [b"a", b"b"])
-    part = open_part(
-        group_id=f"g-{topic}", on_commit=lambda *position: committed.append(position)
-    )
+    part = open_part(group_id=f"g-{topic}", on_commit=lambda *position: committed.append(position))
     drain(part, 2)
     assert committed == []
     part.snapshot()

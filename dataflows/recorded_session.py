@@ -1,0 +1,85 @@
+"""A recorded session: files, each with a range of event time, read as one stream of ticks."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import polars as pl
+from msgspec import Struct
+
+from infra.recordings import Recording, list_instruments, merge_recordings, open_recording
+from infra.tick_encoder import final_heartbeat_ns
+from operators.reconstruct import rebuild_trades
+from schemas.market import InstrumentListed
+
+CHUNK_ROWS = 65_536
+
+
+class RecordedFile(Struct, frozen=True, kw_only=True):
+    """A recording and the part of it that belongs to the session."""
+
+    path: Path
+    start_ns: int | None = None
+    end_ns: int | None = None
+    time_column: str = "ts_ns"
+
+
+class RecordedSession:
+    """Files that are replayed together."""
+
+    def __init__(self, files: Sequence[RecordedFile]) -> None:
+        """Open every file.
+
+        Raises:
+            ValueError: A file has no known layout, or holds nothing that can be published.
+            OSError: A file cannot be read.
+        """
+        self._files = list(files)
+        self._recordings: list[Recording] = [
+            open_recording(file.path, time_column=file.time_column, rebuild=rebuild_trades)  # type: ignore[arg-type]
+            for file in self._files
+        ]
+        self.descriptions = [recording.describe() for recording in self._recordings]
+
+    @property
+    def start_ns(self) -> int:
+        """Earliest event time of the session."""
+        return min(
+            max(description.start_ns, file.start_ns or 0)
+            for description, file in zip(self.descriptions, self._files, strict=True)
+        )
+
+    @property
+    def end_ns(self) -> int:
+        """Latest event time of the session; of bars the close."""
+        return max(
+            min(description.end_ns, file.end_ns or description.end_ns)
+            for description, file in zip(self.descriptions, self._files, strict=True)
+        )
+
+    def instruments(self) -> list[InstrumentListed]:
+        """Return a listing for every instrument of the files."""
+        return list_instruments(self._recordings)
+
+    def chunks(self, rows: int = CHUNK_ROWS) -> Iterator[pl.DataFrame]:
+        """Yield the ticks (`infra.recordings.RECORDED_TICKS`) of all files by event time."""
+        return merge_recordings(
+            [
+                recording.ticks(rows, file.start_ns, file.end_ns)
+                for recording, file in zip(self._recordings, self._files, strict=True)
+            ],
+            rows,
+        )
+
+    def closing_time_ns(self, lateness_ns: int) -> int:
+        """Return the event time of the last heartbeat: it closes the last bars and claims no more."""
+        return min(
+            final_heartbeat_ns(self.descriptions, lateness_ns), self.end_ns + lateness_ns + 1
+        )
+
+    def skipped(self) -> dict[str, int]:
+        """Return how many rows were read but not published, by reason."""
+        counts: dict[str, int] = {}
+        for recording in self._recordings:
+            for reason, count in recording.skipped.items():
+                counts[reason] = counts.get(reason, 0) + count
+        return counts

@@ -1,0 +1,156 @@
+"""Publish a recorded session to `market.ticks`: instruments first, then ticks with heartbeats."""
+
+import time
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+
+import numpy as np
+import polars as pl
+from msgspec import Struct
+
+from dataflows.log_sources import read_to_end
+from dataflows.recorded_session import RecordedSession
+from dataflows.stack import kafka_settings
+from infra.kafka.consumers import open_consumer
+from infra.kafka.producer import BatchProducer
+from infra.kafka.topics import topic_ends
+from infra.settings import Settings, settings_hash
+from infra.tick_encoder import EncodedRecord, Encoding, encode_heartbeats, encode_records
+from schemas.codec import Origin, build_headers, encode
+from schemas.market import InstrumentListed
+from schemas.ticks import PROVENANCE_CODES
+from schemas.topics import full_name, record_key
+
+PACE_SECONDS = 0.02
+"""How long one step of a paced replay lasts on the wall clock."""
+
+
+class OlderTimesError(RuntimeError):
+    """The environment's log is already past the start of the session."""
+
+
+class ReplayProgress(Struct, kw_only=True):
+    """How far a replay came."""
+
+    ticks: int = 0
+    records: int = 0
+    event_time_ns: int = 0
+
+
+def replay(
+    settings: Settings,
+    session: RecordedSession,
+    *,
+    speed: float | None = None,
+    encoding: Encoding = "ndjson",
+    batch: int = 700,
+    on_progress: Callable[[ReplayProgress], None] | None = None,
+) -> ReplayProgress:
+    """Publish `session`; return what was published.
+
+    Args:
+        settings: names the environment and the broker.
+        session: what to publish.
+        speed: event seconds per second; None publishes as fast as it goes.
+        encoding: `ndjson` or `arrow`.
+        batch: most ticks in one record.
+        on_progress: called after every step.
+
+    Raises:
+        OlderTimesError: The environment already holds later times; a replay needs a fresh one.
+    """
+    refuse_older_times(settings, session.start_ns)
+    producer = BatchProducer(kafka_settings(settings))
+    topic = full_name(settings.environment, "market.ticks")
+    partitions = settings.kafka.partitions
+    progress = ReplayProgress()
+
+    def send(records: list[EncodedRecord]) -> None:
+        for record in records:
+            producer.send(topic, record.partition, record.key, record.value, record.headers)
+        progress.records += len(records)
+
+    publish_instruments(settings, producer, session.instruments())
+    started, worst = time.monotonic(), len(PROVENANCE_CODES) - 1
+    for step in _steps(session, speed):
+        progress.event_time_ns = int(step["event_time_ns"][-1])
+        if speed is not None:
+            due = (progress.event_time_ns - session.start_ns) / 1e9 / speed
+            time.sleep(max(0.0, due - (time.monotonic() - started)))
+        send(encode_records(step, partitions, encoding, batch))
+        worst = min(worst, int(step["provenance"].to_numpy().min()))
+        send(encode_heartbeats(progress.event_time_ns, partitions, PROVENANCE_CODES[worst]))
+        if speed is not None:
+            producer.flush()
+        producer.check()
+        progress.ticks += step.height
+        if on_progress is not None:
+            on_progress(progress)
+    closing_ns = session.closing_time_ns(settings.bars.lateness_ms * 1_000_000)
+    send(encode_heartbeats(closing_ns, partitions, PROVENANCE_CODES[worst]))
+    producer.flush()
+    producer.close()
+    return progress
+
+
+def _steps(session: RecordedSession, speed: float | None) -> Iterator[pl.DataFrame]:
+    """Yield what is published together: whole chunks, or slices of `PACE_SECONDS` when paced."""
+    for chunk in session.chunks():
+        if speed is None:
+            yield chunk
+            continue
+        width_ns = max(1, int(PACE_SECONDS * speed * 1e9))
+        buckets = chunk["event_time_ns"].to_numpy() // width_ns
+        edges = [0, *(np.flatnonzero(np.diff(buckets)) + 1).tolist(), chunk.height]
+        for first, last in pairwise(edges):
+            yield chunk[first:last]
+
+
+def publish_instruments(
+    settings: Settings, producer: BatchProducer, listings: list[InstrumentListed]
+) -> None:
+    """Publish listings and wait until they are durable: a tick must never come before its listing."""
+    origin = Origin(config_hash=settings_hash(settings), epoch=0)
+    topic = full_name(settings.environment, InstrumentListed.topic)
+    for listing in listings:
+        producer.send(
+            topic,
+            0,
+            record_key(listing).encode(),
+            encode(listing),
+            build_headers(InstrumentListed, listing.id, listing.cause, "recorded", origin),
+        )
+    producer.flush()
+
+
+def refuse_older_times(settings: Settings, start_ns: int) -> None:
+    """Raise OlderTimesError if the log of the environment is past `start_ns`."""
+    newest_ns = newest_event_time_ns(settings)
+    if newest_ns is not None and newest_ns > start_ns:
+        msg = (
+            f"environment {settings.environment!r} must not be past the replay's start {start_ns}; "
+            f"found {newest_ns}; use a fresh one with --env NAME"
+        )
+        raise OlderTimesError(msg)
+
+
+def newest_event_time_ns(settings: Settings) -> int | None:
+    """Return the event time of the last heartbeat or tick of the log, None if it is empty."""
+    topic = full_name(settings.environment, "market.ticks")
+    kafka = kafka_settings(settings)
+    newest: int | None = None
+    ends = topic_ends(kafka, settings.environment, ["market.ticks"])["market.ticks"]
+    for partition, end in ends.items():
+        if end == 0:
+            continue
+        consumer = open_consumer(kafka, topic, partition, end - 1)
+        for record in read_to_end(consumer):
+            found = _last_event_time(record.value or b"")
+            newest = found if newest is None or (found or 0) > newest else newest
+        consumer.close()
+    return newest
+
+
+def _last_event_time(value: bytes) -> int | None:
+    frame = pl.read_ndjson(value.splitlines()[-1], schema={"event_time_ns": pl.Int64()})
+    return int(frame["event_time_ns"][0])

@@ -1,0 +1,45 @@
+import msgspec
+import pytest
+
+from schemas.codec import CONTRACT_VERSION, decode, encode
+from schemas.exports import contract_classes
+from tests.contracts.samples import GOLDEN, describe_fields, samples
+
+CLASSES = {each.__name__: each for each in contract_classes()}
+RELEASED_FIELDS = msgspec.json.decode((GOLDEN / "fields.json").read_bytes())
+
+
+def test_every_message_has_golden_bytes_of_this_version():
+    assert GOLDEN.name == f"v{CONTRACT_VERSION}"
+    assert {path.stem for path in GOLDEN.glob("*.json")} == {*CLASSES, "fields"}
+
+
+@pytest.mark.parametrize("name", sorted(CLASSES))
+def test_golden_bytes_are_decoded_and_encoded_to_themselves(name):
+    golden = (GOLDEN / f"{name}.json").read_bytes().strip()
+    message = decode(CLASSES[name], golden)
+    # Fields that came later stand behind the released ones and hold their defaults.
+    again = msgspec.json.decode(encode(message))
+    assert {field: again[field] for field in msgspec.json.decode(golden)} == msgspec.json.decode(
+        golden
+    )
+
+
+@pytest.mark.parametrize("name", sorted(RELEASED_FIELDS))
+def test_released_fields_never_change(name):
+    today = describe_fields(CLASSES[name])
+    for field, description in RELEASED_FIELDS[name].items():
+        assert today.get(field) == description, f"{name}.{field} was released"
+
+
+@pytest.mark.parametrize("name", sorted(CLASSES))
+def test_fields_that_came_after_the_release_are_optional(name):
+    for field, description in describe_fields(CLASSES[name]).items():
+        if field not in RELEASED_FIELDS[name]:
+            assert '"required":false' in description, f"{name}.{field} must have a default"
+
+
+@pytest.mark.parametrize("message", samples(), ids=lambda each: type(each).__name__)
+def test_a_reader_ignores_fields_of_a_newer_writer(message):
+    newer = msgspec.json.decode(encode(message)) | {"added_later": {"nested": [1, None]}}
+    assert decode(type(message), msgspec.json.encode(newer)) == message
