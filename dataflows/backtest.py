@@ -3,26 +3,19 @@
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import bytewax.operators as op
-import numpy as np
-import polars as pl
 from bytewax.dataflow import Dataflow
 from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
 from bytewax.testing import run_main
 
 from dataflows.parts import build_lane
-from dataflows.recorded_session import RecordedSession
+from dataflows.recorded_session import PARTITION, RecordedSession
 from dataflows.trading import wire_trading
 from infra.folder_sink import FolderSink
 from infra.settings import Settings, settings_hash, settings_json
-from infra.tick_rows import PARSED_ROWS, TickRules
 from schemas.batches import TickBatch
 from schemas.instruments import InstrumentBook
-from schemas.ticks import KIND_HEARTBEAT, TICK_FRAME
-
-PARTITION = 0
 
 Progress = Callable[[int, int], None]
 """Called with the ticks read and the event time reached."""
@@ -47,68 +40,28 @@ class SessionSource(FixedPartitionedSource[tuple[str, TickBatch], int]):
 
     def build_part(self, step_id: str, for_part: str, resume_state: int | None) -> "_SessionPart":  # noqa: ARG002
         """Start from the beginning: a backtest is not resumed, it is run again."""
-        closing_ns = self._session.closing_time_ns(self._lateness_ns)
-        rules = TickRules(PARTITION, 1, self._book)
-        return _SessionPart(self._session.chunks(), rules, closing_ns, self._on_progress)
+        batches = self._session.batches(self._book, self._lateness_ns)
+        return _SessionPart(batches, self._on_progress)
 
 
 class _SessionPart(StatefulSourcePartition[tuple[str, TickBatch], int]):
-    def __init__(
-        self,
-        chunks: Iterator[pl.DataFrame],
-        rules: TickRules,
-        closing_ns: int,
-        on_progress: Progress | None,
-    ) -> None:
-        self._chunks: Iterator[pl.DataFrame] | None = chunks
-        self._rules, self._closing_ns, self._on_progress = rules, closing_ns, on_progress
-        self._row = 0
+    def __init__(self, batches: Iterator[TickBatch], on_progress: Progress | None) -> None:
+        self._batches, self._on_progress = batches, on_progress
+        self._ticks = 0
 
     def next_batch(self) -> list[tuple[str, TickBatch]]:
         """Return the next chunk as if it had been fetched from the log."""
-        if self._chunks is None:
+        batch = next(self._batches, None)
+        if batch is None:
             raise StopIteration
-        chunk = next(self._chunks, None)
-        if chunk is None:
-            self._chunks = None
-            return [(str(PARTITION), _closing_batch(self._closing_ns, self._row))]
-        ticks = self._judge(chunk)
-        self._row += chunk.height
+        self._ticks = batch.next_offset
         if self._on_progress is not None:
-            self._on_progress(self._row, int(chunk["event_time_ns"][-1]))
-        return [(str(PARTITION), _batch(ticks, self._row))]
-
-    def _judge(self, chunk: pl.DataFrame) -> pl.DataFrame:
-        numbered = chunk.with_columns(
-            offset=pl.Series(np.arange(self._row, self._row + chunk.height)),
-            line=pl.lit(0, dtype=pl.Int32()),
-            latest_ns=pl.lit(np.iinfo(np.int64).max),
-        ).select(PARSED_ROWS.names())
-        accepted, refused = self._rules.judge(numbered)
-        if refused:
-            first = refused[0]
-            msg = f"recording must hold valid ticks; row {first.offset}: {first.reason}; {first.detail}"
-            raise ValueError(msg)
-        return accepted
+            self._on_progress(self._ticks, int(batch.ticks["event_time_ns"][-1]))
+        return [(str(PARTITION), batch)]
 
     def snapshot(self) -> int:
         """Return the number of ticks read."""
-        return self._row
-
-
-def _batch(ticks: pl.DataFrame, next_offset: int) -> TickBatch:
-    return TickBatch(
-        partition=PARTITION, ticks=ticks, dead_letters=[], next_offset=next_offset, ingest_time_ns=0
-    )
-
-
-def _closing_batch(event_time_ns: int, row: int) -> TickBatch:
-    heartbeat: dict[str, Any] = dict.fromkeys(TICK_FRAME.names(), 0)
-    heartbeat |= {
-        "offset": row, "kind": KIND_HEARTBEAT, "event_time_ns": event_time_ns,
-        "instrument": -1, "trade_id": -1, "provenance": 1,
-    }  # fmt: skip
-    return _batch(pl.DataFrame([heartbeat], schema=TICK_FRAME), row + 1)
+        return self._ticks
 
 
 def run_backtest(

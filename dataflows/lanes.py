@@ -305,6 +305,16 @@ def check_version(step: str, version: int) -> None:
         raise ValueError(msg)
 
 
+def vector_columns(schema: FeatureSchema, joined: pl.DataFrame) -> list[pl.Expr]:
+    """Return one expression per feature of `schema`: null where missing or without a source yet."""
+    return [
+        pl.col(name).fill_nan(None)
+        if name in joined.columns
+        else pl.lit(None, pl.Float64()).alias(name)
+        for name in schema.names
+    ]
+
+
 def feature_records(
     schema: FeatureSchema, partition: int, joined: pl.DataFrame, origin: AccountInput
 ) -> list[Outgoing]:
@@ -320,7 +330,7 @@ def feature_records(
         "close_time_ns",
         pl.lit(schema.name).alias("schema_name"),
         pl.lit(schema.schema_hash).alias("schema_hash"),
-        pl.concat_list(pl.col(name).fill_nan(None) for name in schema.names).alias("vector"),
+        pl.concat_list(vector_columns(schema, joined)).alias("vector"),
         "missing_mask",
         "partition",
         "first_offset",

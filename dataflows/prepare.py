@@ -1,14 +1,41 @@
-"""Make an environment ready: topics, tables, and the settings record that every header refers to."""
+"""Bring a stack up: processes, topics, tables, and the settings record that every header refers to."""
 
-from dataflows.stack import kafka_settings, store_settings
+from collections.abc import Sequence
+
+from dataflows.stack import (
+    child_environment,
+    flow_process,
+    kafka_settings,
+    stack_processes,
+    store_settings,
+    wait_for_stack,
+)
 from infra.clickhouse.client import connect, database_name
 from infra.clickhouse.migrations import prepare_database
 from infra.kafka.producer import BatchProducer
 from infra.kafka.topics import ensure_topics
 from infra.settings import Settings, settings_hash, settings_json
+from infra.stack.supervise import Supervisor
 from schemas.codec import Origin, build_headers, encode
 from schemas.operations import SettingsPublished
 from schemas.topics import full_name, record_key
+
+
+def start_stack(settings: Settings, flows: Sequence[str], *, foreground: bool) -> Supervisor:
+    """Start the supervisor with the stack, prepare topics and tables, then start `flows`."""
+    supervisor = Supervisor(settings.state_dir)
+    supervisor.start(
+        stack_processes(settings), environment=child_environment(settings), foreground=foreground
+    )
+    try:
+        wait_for_stack(settings)
+        prepare_environment(settings)
+        for flow in flows:
+            supervisor.add(flow_process(flow))
+    except BaseException:
+        supervisor.stop()
+        raise
+    return supervisor
 
 
 def prepare_environment(settings: Settings) -> None:

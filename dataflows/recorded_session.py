@@ -2,16 +2,24 @@
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import polars as pl
 from msgspec import Struct
 
 from infra.recordings import Recording, list_instruments, merge_recordings, open_recording
 from infra.tick_encoder import final_heartbeat_ns
+from infra.tick_rows import PARSED_ROWS, TickRules
 from operators.reconstruct import rebuild_trades
+from schemas.batches import TickBatch
+from schemas.instruments import InstrumentBook
 from schemas.market import InstrumentListed
+from schemas.ticks import KIND_HEARTBEAT, TICK_FRAME
 
 CHUNK_ROWS = 65_536
+PARTITION = 0
+"""The one partition of a session that is read without a log."""
 
 
 class RecordedFile(Struct, frozen=True, kw_only=True):
@@ -70,6 +78,21 @@ class RecordedSession:
             rows,
         )
 
+    def batches(self, book: InstrumentBook, lateness_ns: int) -> Iterator[TickBatch]:
+        """Yield the ticks as if they had been fetched from the one partition of a log.
+
+        Every tick passes the rules of the log; a closing heartbeat comes last.
+
+        Raises:
+            ValueError: The session holds a tick that the log would refuse.
+        """
+        rules, row = TickRules(PARTITION, 1, book), 0
+        for chunk in self.chunks():
+            ticks = _judge(rules, chunk, row)
+            row += chunk.height
+            yield _batch(ticks, row)
+        yield _batch(_heartbeat(row, self.closing_time_ns(lateness_ns)), row + 1)
+
     def closing_time_ns(self, lateness_ns: int) -> int:
         """Return the event time of the last heartbeat: it closes the last bars and claims no more."""
         return min(
@@ -83,3 +106,32 @@ class RecordedSession:
             for reason, count in recording.skipped.items():
                 counts[reason] = counts.get(reason, 0) + count
         return counts
+
+
+def _judge(rules: TickRules, chunk: pl.DataFrame, row: int) -> pl.DataFrame:
+    numbered = chunk.with_columns(
+        offset=pl.Series(np.arange(row, row + chunk.height)),
+        line=pl.lit(0, dtype=pl.Int32()),
+        latest_ns=pl.lit(np.iinfo(np.int64).max),
+    ).select(PARSED_ROWS.names())
+    accepted, refused = rules.judge(numbered)
+    if refused:
+        first = refused[0]
+        msg = f"recording must hold valid ticks; row {first.offset}: {first.reason}; {first.detail}"
+        raise ValueError(msg)
+    return accepted
+
+
+def _batch(ticks: pl.DataFrame, next_offset: int) -> TickBatch:
+    return TickBatch(
+        partition=PARTITION, ticks=ticks, dead_letters=[], next_offset=next_offset, ingest_time_ns=0
+    )
+
+
+def _heartbeat(row: int, event_time_ns: int) -> pl.DataFrame:
+    values: dict[str, Any] = dict.fromkeys(TICK_FRAME.names(), 0)
+    values |= {
+        "offset": row, "kind": KIND_HEARTBEAT, "event_time_ns": event_time_ns,
+        "instrument": -1, "trade_id": -1, "provenance": 1,
+    }  # fmt: skip
+    return pl.DataFrame([values], schema=TICK_FRAME)

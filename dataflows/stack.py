@@ -8,14 +8,21 @@ from pathlib import Path
 from infra.settings import FILE_VARIABLE, PREFIX, Settings, write_settings
 from infra.stack.broker import BrokerConfig, build_broker_command, wait_until_ready
 from infra.stack.store import StoreConfig, build_store_command, wait_until_store_ready
-from infra.stack.supervise import ManagedProcess, Supervisor
+from infra.stack.supervise import ManagedProcess
 from schemas.settings import KafkaSettings, StoreSettings
 
 FLOWS = ("features", "signals", "portfolio", "trading", "archive")
 DEFAULT_FLOWS = ("trading", "archive")
 PORT_OFFSETS = {"trading": 0, "archive": 1, "features": 2, "signals": 3, "portfolio": 4}
+WORKER_PORTS = 10
+"""Ports between one flow and the next, for its workers."""
 STORE_KEY_FILE = "store.key"
 READY_SECONDS = 60.0
+
+
+def port_of(settings: Settings, flow: str, worker: int = 0) -> int:
+    """Return the port on which a worker of `flow` serves metrics and health."""
+    return settings.serve.base_port + PORT_OFFSETS[flow] * WORKER_PORTS + worker
 
 
 def kafka_settings(settings: Settings) -> KafkaSettings:
@@ -79,25 +86,6 @@ def wait_for_stack(settings: Settings) -> None:
     """Wait until broker and store answer; raises TimeoutError naming the one that does not."""
     wait_until_ready(kafka_settings(settings).bootstrap, READY_SECONDS)
     wait_until_store_ready(store_settings(settings).url, READY_SECONDS)
-
-
-def start_stack(settings: Settings, flows: Sequence[str], *, foreground: bool) -> Supervisor:
-    """Start the supervisor with the stack, prepare topics and tables, then start `flows`."""
-    from dataflows.prepare import prepare_environment  # noqa: PLC0415  # heavy clients
-
-    supervisor = Supervisor(settings.state_dir)
-    supervisor.start(
-        stack_processes(settings), environment=child_environment(settings), foreground=foreground
-    )
-    try:
-        wait_for_stack(settings)
-        prepare_environment(settings)
-        for flow in flows:
-            supervisor.add(flow_process(flow))
-    except BaseException:
-        supervisor.stop()
-        raise
-    return supervisor
 
 
 def child_environment(settings: Settings) -> dict[str, str]:

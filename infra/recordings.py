@@ -52,7 +52,11 @@ _PRICES: dict[Layout, list[str]] = {
     "trades": ["price"],
     "quotes": ["bid", "ask"],
 }
-_SIZES: dict[Layout, list[str]] = {"bars": ["volume"], "trades": ["size"], "quotes": ["bid_size", "ask_size"]}
+_SIZES: dict[Layout, list[str]] = {
+    "bars": ["volume"],
+    "trades": ["size"],
+    "quotes": ["bid_size", "ask_size"],
+}
 _TICKS_PER_BAR = 4
 
 
@@ -240,7 +244,10 @@ class Recording:
         typed = part.select(
             pl.col(name).cast(_TYPES[name], strict=name != "trade_id") for name in names
         )
-        conditions = {"no_time": pl.col(self.time_column).is_null()}
+        conditions = {
+            "no_time": pl.col(self.time_column).is_null(),
+            "no_instrument": pl.col("venue").is_null() | pl.col("symbol").is_null(),
+        }
         if "suspicious" in names:
             conditions["suspicious"] = pl.col("suspicious").fill_null(value=False)
         if self.layout == "quotes":

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from io import BytesIO
+from itertools import pairwise
 from typing import Literal, NamedTuple
 
 import msgspec
@@ -54,8 +55,7 @@ def encode_records(
             headers = tick_headers(content_type, PROVENANCE_CODES[run["provenance"][0]])
             wire = run.select(TICK_WIRE.names())
             keys = (wire["venue"] + ":" + wire["symbol"]).gather_every(batch).to_list()
-            slices = wire.iter_slices(batch)
-            for key, values in zip(keys, encode(slices, wire, batch), strict=True):
+            for key, values in zip(keys, encode(wire, batch), strict=True):
                 records += [EncodedRecord(partition, key.encode(), v, headers) for v in values]
     return records
 
@@ -72,13 +72,11 @@ def _by_partition(chunk: pl.DataFrame, partitions: int) -> Iterator[tuple[int, p
 def _by_provenance(ticks: pl.DataFrame) -> Iterator[pl.DataFrame]:
     codes = ticks["provenance"].to_numpy()
     edges = [0, *(np.flatnonzero(np.diff(codes)) + 1).tolist(), ticks.height]
-    for first, last in zip(edges, edges[1:], strict=False):
+    for first, last in pairwise(edges):
         yield ticks[first:last]
 
 
-def _encode_ndjson(
-    _slices: Iterator[pl.DataFrame], wire: pl.DataFrame, batch: int
-) -> Iterator[list[bytes]]:
+def _encode_ndjson(wire: pl.DataFrame, batch: int) -> Iterator[list[bytes]]:
     lines = np.empty(wire.height, dtype=object)
     kinds = wire["kind"]
     for kind in kinds.unique().to_list():
@@ -106,10 +104,8 @@ def _within_limit(lines: list[bytes]) -> list[bytes]:
     return _within_limit(lines[:middle]) + _within_limit(lines[middle:])
 
 
-def _encode_arrow(
-    slices: Iterator[pl.DataFrame], _wire: pl.DataFrame, _batch: int
-) -> Iterator[list[bytes]]:
-    for ticks in slices:
+def _encode_arrow(wire: pl.DataFrame, batch: int) -> Iterator[list[bytes]]:
+    for ticks in wire.iter_slices(batch):
         yield _stream(ticks)
 
 
@@ -128,9 +124,7 @@ def encode_heartbeat(event_time_ns: int) -> bytes:
     return _heartbeat_encoder.encode({"kind": line.kind, "event_time_ns": line.event_time_ns})
 
 
-def encode_heartbeats(
-    event_time_ns: int, partitions: int, provenance: str
-) -> list[EncodedRecord]:
+def encode_heartbeats(event_time_ns: int, partitions: int, provenance: str) -> list[EncodedRecord]:
     """Return one heartbeat record for every partition."""
     value = encode_heartbeat(event_time_ns)
     headers = tick_headers(CONTENT_NDJSON, provenance)

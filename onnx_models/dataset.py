@@ -55,12 +55,14 @@ def to_hourly(bars: pl.DataFrame) -> pl.DataFrame:
         )
         .filter(pl.col("parts") == hour_ns // TIMEFRAME_NS["5m"])
     )
+    # Polars divides by a scalar as a product with its reciprocal, which is not the nearest float.
+    volume = grouped["units"].cast(pl.Float64).to_numpy() / _VOLUME_SCALE
     return grouped.select(
         *keys,
         pl.lit("1h").alias("timeframe"),
         (pl.col("open_time_ns") + hour_ns).alias("close_time_ns"),
         *("open", "high", "low", "close"),
-        (pl.col("units").cast(pl.Float64) / _VOLUME_SCALE).alias("volume"),
+        pl.Series("volume", volume),
     ).sort("close_time_ns", "venue", "symbol")
 
 

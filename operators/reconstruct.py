@@ -79,6 +79,8 @@ def rebuild_trades(bars: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
     """
     bars = bars.sort("venue", "symbol", "ts_ns", maintain_order=True)
     steps = {name: timeframe_ns(name) // TRADES_PER_BAR for name in bars["timeframe"].unique()}
+    if bars.is_empty():
+        return pl.DataFrame(schema=TICK_WIRE), pl.DataFrame(schema=SKIPPED_BARS)
     step_ns = bars["timeframe"].replace_strict(steps, return_dtype=pl.Int64).to_numpy()
     path = _price_path(bars)
     scale = 10.0 ** bars["size_decimals"].to_numpy()
@@ -86,7 +88,7 @@ def rebuild_trades(bars: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
     changes = np.ones(path.shape, dtype=bool)
     changes[:, 1:] = path[:, 1:] != path[:, :-1]
     few = units < TRADES_PER_BAR
-    visited = np.where(few[:, None], changes, True)
+    visited = changes | ~few[:, None]
     trades = visited.sum(axis=1)
     reason = _skip_reason(bars, units, scale, trades)
     visited &= (reason == "")[:, None]

@@ -76,7 +76,7 @@ class SeenIds(Struct):
         """Remember strictly increasing ids above `highest`; `gaps` are the jumps among them."""
         if first > self.highest + 1:
             self._open_gap(self.highest + 1, first - 1)
-        for low, high in gaps[-GAPS_MAX:]:
+        for low, high in gaps:
             self._open_gap(low, high)
         self.highest = last
 

@@ -10,6 +10,7 @@ import polars as pl
 from msgspec import Struct
 
 from operators.features import to_model_inputs, vector_matrix
+from operators.strategies import Conditions
 from operators.strategies.base import BAR_COLUMNS, Strategy, number
 from operators.voters.base import FloatArray, Voter, abstain
 from schemas.fields import Action, Provenance, Stance
@@ -52,10 +53,9 @@ class SignalMachine:
         self._voters = sorted(voters, key=lambda voter: voter.name)
         self._hashes = [strategy.content_hash for strategy in self._strategies]
         self._rule_weight = vote.rule_weight
-        self._timeframes = sorted(
-            {one.timeframe for one in strategies} | {one.timeframe for one in voters}
-        )
-        self._conditions = _list_conditions(self._strategies)
+        self._timeframes: set[str] = {one.timeframe for one in strategies}
+        self._timeframes |= {one.timeframe for one in voters}
+        self._conditions = Conditions(self._strategies)
         self._prices = _list_prices(self._strategies)
         self._inputs = sorted({name for one in strategies for name in one.inputs})
         self._series: dict[SeriesKey, int] = {}
@@ -91,10 +91,12 @@ class SignalMachine:
         bar), `provenance`, open, high, low, close, volume, and the columns that `FeatureMachine`
         returned for it; the bars of one series are in time order.
         """
-        bars = frame.filter(pl.col("timeframe").is_in(self._timeframes))
+        bars = frame
+        if not set(frame["timeframe"].unique()) <= self._timeframes:
+            bars = frame.filter(pl.col("timeframe").is_in(self._timeframes))
         if bars.is_empty():
             return []
-        known = self._evaluate(bars)
+        known = self._conditions.evaluate(bars)
         edges = self._find_edges(bars, known[:, :, :2])
         rows = np.flatnonzero(edges.any(axis=(1, 2))).tolist()
         # The learners take every bar, be there a signal on it or not.
@@ -109,13 +111,6 @@ class SignalMachine:
             for strategy, action in np.argwhere(edges[row]).tolist():
                 found.append(self._emit(detail, strategy, _ACTIONS[action], votes))
         return sorted(found, key=_order)
-
-    def _evaluate(self, bars: pl.DataFrame) -> BoolArray:
-        """Return (bars, strategies, 3): entry holds, exit holds, stance unknown."""
-        if not self._strategies:
-            return np.zeros((bars.height, 0, 3), dtype=np.bool_)
-        flat = bars.select(self._conditions).to_numpy()
-        return np.asarray(flat, dtype=np.bool_).reshape(bars.height, len(self._strategies), 3)
 
     def _find_edges(self, bars: pl.DataFrame, holds: BoolArray) -> BoolArray:
         """Return which conditions hold that did not on the series' previous bar; remember the last."""
@@ -149,17 +144,18 @@ class SignalMachine:
         inputs: dict[tuple[str, str], FloatArray] = {}
         for voter in self._voters:
             timeframe, schema = voter.timeframe, voter.schema
+            view = (timeframe, schema.name)
             if timeframe not in frames:
                 own = np.flatnonzero(timeframes == timeframe)
                 frames[timeframe] = (own, bars if len(own) == bars.height else bars[own])
             own, frame = frames[timeframe]
-            if (timeframe, schema.schema_hash) not in inputs:
+            if view not in inputs:
                 matrix = vector_matrix(frame, schema)
                 close = frame["close"].to_numpy()
-                inputs[timeframe, schema.schema_hash] = to_model_inputs(matrix, close, schema)
+                inputs[view] = to_model_inputs(matrix, close, schema)
             positions = {int(row): i for i, row in enumerate(own.tolist())} if rows else {}
             asked = [positions[row] for row in rows if row in positions]
-            given = voter.advance(frame, inputs[timeframe, schema.schema_hash], asked)
+            given = voter.advance(frame, inputs[view], asked)
             for row in rows:
                 if row in positions:
                     votes[row].append(given[positions[row]])
@@ -204,19 +200,6 @@ class SignalMachine:
             bar_id=detail["id"],
             provenance=Provenance(detail["provenance"]),
         )
-
-
-def _list_conditions(strategies: Sequence[Strategy[Any]]) -> list[pl.Expr]:
-    listed = []
-    for i, strategy in enumerate(strategies):
-        applies = pl.col("timeframe") == strategy.timeframe
-        entry, leave, unknown = strategy.conditions()
-        listed += [
-            (applies & entry).alias(f"{i}/entry"),
-            (applies & leave).alias(f"{i}/exit"),
-            (~applies | unknown).alias(f"{i}/unknown"),
-        ]
-    return listed
 
 
 def _list_prices(strategies: Sequence[Strategy[Any]]) -> list[pl.Expr]:

@@ -124,7 +124,7 @@ class PortfolioSettings(Section):
     starting_cash_usd: Decimal = Field(default=Decimal(100_000), gt=0)
     risk_per_trade_pct: Decimal = Field(default=Decimal("1.0"), gt=0, le=10)
     """Share of equity lost if the protective stop is hit."""
-    position_notional_max_pct: Decimal = Field(default=Decimal(10), gt=0, le=100)
+    position_notional_max_pct: Decimal = Field(default=Decimal(5), gt=0, le=100)
     gross_notional_max_pct: Decimal = Field(default=Decimal(100), gt=0, le=100)
     positions_max: int = Field(default=20, ge=1)
     orders_per_minute_max: int = Field(default=60, ge=1)

@@ -2,16 +2,17 @@
 
 import typer
 
-from dataflows.cli import demo, explain, life, market, operate, runs
+from dataflows.cli import demo, explain, life, operate, report, runs, verify
 
 app = typer.Typer(
     name="quantstream",
     no_args_is_help=True,
     pretty_exceptions_show_locals=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     help="A streaming trading system that explains every fill and every non-trade from its log. "
-    "Everything here trades on PAPER.",
+    "Everything here trades on PAPER. Exit codes: 0 ok, 1 failed, 2 usage, 3 refused by a safety rule.",
 )
-for module in (life, runs, market, explain, operate, demo):
+for module in (demo, life, runs, explain, verify, report, operate):
     module.register(app)
 
 

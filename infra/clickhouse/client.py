@@ -6,13 +6,16 @@ from urllib.parse import urlsplit
 
 import clickhouse_connect
 from clickhouse_connect.driver.client import Client
-from clickhouse_connect.driver.exceptions import ClickHouseError, DatabaseError
+from clickhouse_connect.driver.exceptions import ClickHouseError
 
 from infra.clickhouse.errors import StoreRefusedError, StoreUnavailableError
 from schemas.settings import StoreSettings
 
 CONNECT_TIMEOUT_SECONDS = 5
 ANSWER_TIMEOUT_SECONDS = 60
+
+TRANSIENT_CODES = frozenset({159, 202, 203, 209, 210, 241, 242, 243, 252, 285, 319, 425})
+"""Server errors that pass: time-outs, too many queries or parts, memory, disk, read-only, network."""
 
 _ENVIRONMENT = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 
@@ -66,22 +69,19 @@ def connect(
             autogenerate_session_id=False,
             ca_cert=settings.ca_file or None,
         )
-    except DatabaseError as error:
-        msg = (
-            f"store at {address} must accept user {settings.user!r}; found {_first_line(error)!r}; "
-            "check store.user and store.password"
-        )
-        raise StoreRefusedError(msg) from error
     except (ClickHouseError, OSError) as error:
-        msg = (
-            f"store at {address} must answer within {CONNECT_TIMEOUT_SECONDS} s; "
-            f"found {_first_line(error)!r}; start it or correct store.url"
-        )
-        raise StoreUnavailableError(msg) from error
+        raise translated(error, f"store at {address} as user {settings.user!r}") from error
 
 
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:300]
+def translated(error: Exception, subject: str) -> StoreUnavailableError | StoreRefusedError:
+    """Return `error` of the client library as one of ours; `subject` says what was asked of whom."""
+    code = getattr(error, "code", None)
+    found = (str(error).splitlines() or [type(error).__name__])[0][:300]
+    if code is None or code in TRANSIENT_CODES:
+        msg = f"{subject} must be answered in time; found {found!r}; start the store or free it"
+        return StoreUnavailableError(msg)
+    msg = f"{subject} must be accepted; found {found!r}; check user, password and migrations"
+    return StoreRefusedError(msg)
 
 
 def ensure_database(client: Client, database: str) -> None:

@@ -1,6 +1,6 @@
 """What can go wrong between a process and ClickHouse, and what the process does about it.
 
-StoreUnavailableError  retried with back-off by the caller; after its deadline the process exits
+StoreUnavailableError  retried with back-off by the sink; after its deadline the process exits
 StoreRefusedError      the process exits at once: credentials, rights or a statement are wrong
 MigrationChangedError  the process exits at once: the store was built by other migrations
 RecordUnknownError     the command line says so and exits 1

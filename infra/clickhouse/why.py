@@ -179,8 +179,7 @@ def _assemble(
         owned, in_order = "decision_id = {id:String}", "event_time_ns, _offset"
         orders = read_messages(client, OrderUpdated, owned, by_decision, order_by=in_order)
         fills = read_messages(client, OrderFilled, owned, by_decision, order_by=in_order)
-        closed = "entry_decision_id = {id:String} OR exit_decision_id = {id:String}"
-        outcome = _first(client, OutcomeClosed, closed, by_decision)
+        outcome = _outcome_of(client, fills[0]) if fills else None
     bar = features = None
     if signal is not None:
         key = {
@@ -218,6 +217,28 @@ def _assemble(
         epoch=epoch,
         missing=missing,
     )
+
+
+def _outcome_of(client: Client, fill: OrderFilled) -> OutcomeClosed | None:
+    # Decisions alone do not tell the leg: a stop may close what a strategy's exit began.
+    found = read_messages(
+        client,
+        OutcomeClosed,
+        "account = {account:String} AND strategy = {strategy:String} AND venue = {venue:String} "
+        "AND symbol = {symbol:String} "
+        "AND entry_time_ns <= fromUnixTimestamp64Nano({at:Int64}, 'UTC') "
+        "AND event_time_ns >= fromUnixTimestamp64Nano({at:Int64}, 'UTC')",
+        {
+            "account": fill.account,
+            "strategy": fill.strategy,
+            "venue": fill.venue,
+            "symbol": fill.symbol,
+            "at": fill.event_time_ns,
+        },
+        order_by="event_time_ns",
+        limit=1,
+    )
+    return found[0] if found else None
 
 
 def _explain_bar(client: Client, bar: BarClosed) -> Explanation:

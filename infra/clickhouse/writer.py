@@ -13,9 +13,9 @@ from typing import NamedTuple
 
 import polars as pl
 from clickhouse_connect.driver.client import Client
-from clickhouse_connect.driver.exceptions import ClickHouseError, DatabaseError
+from clickhouse_connect.driver.exceptions import ClickHouseError
 
-from infra.clickhouse.errors import StoreRefusedError, StoreUnavailableError
+from infra.clickhouse.client import translated
 from infra.clickhouse.rows import LogRecord, rows_of
 from schemas.batches import TickBatch
 from schemas.ddl import TICK_COLUMNS, TICK_KINDS, TICK_SIDES, TICK_TABLE, table_name
@@ -53,7 +53,10 @@ class Written(NamedTuple):
 
 
 class ArchiveWriter:
-    """Writes to the database that `client` is bound to; the only writer of its tables."""
+    """Writes to the database that `client` is bound to; the only writer of its tables.
+
+    After a StoreUnavailableError the same call may be made again: what was already taken counts once.
+    """
 
     def __init__(self, client: Client) -> None:
         self._client = client
@@ -112,14 +115,8 @@ class ArchiveWriter:
                 settings=INSERT_SETTINGS,
                 fmt="ArrowStream",
             )
-        except DatabaseError as error:
-            detail = str(error).splitlines()[0][:300]
-            msg = f"insert into {table!r} must be accepted; found {detail!r}; check the migrations"
-            raise StoreRefusedError(msg) from error
         except (ClickHouseError, OSError) as error:
-            detail = (str(error).splitlines() or [type(error).__name__])[0][:300]
-            msg = f"store must take an insert into {table!r}; found {detail!r}; it is tried again"
-            raise StoreUnavailableError(msg) from error
+            raise translated(error, f"insert into {table!r}") from error
 
 
 def tick_rows(batch: TickBatch, book: InstrumentBook) -> pl.DataFrame:

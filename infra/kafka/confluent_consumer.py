@@ -1,6 +1,8 @@
 """Partition consumer on confluent-kafka: the fastest reader of hot topics."""
 
+import threading
 import time
+from contextlib import suppress
 from functools import partial
 from typing import Any, NoReturn
 
@@ -32,6 +34,7 @@ _ELECTING = {
 """A partition that was just made or moved answers so for a moment."""
 
 _ELECTION_PAUSE_SECONDS = 0.02
+_CLOSE_SECONDS = 2.0
 # Built in C: one call per column instead of one Python frame per record.
 _record = partial(tuple.__new__, FetchedRecord)
 
@@ -163,8 +166,15 @@ class ConfluentPartitionConsumer:
             )
 
     def close(self) -> None:
-        """Leave the broker."""
-        self._consumer.close()
+        """Leave the broker; never raises, so that an error under way stays the one reported."""
+        # Closing waits for commits under way, which a broker that is away never answers.
+        closing = threading.Thread(target=self._close, name="close-consumer", daemon=True)
+        closing.start()
+        closing.join(_CLOSE_SECONDS)
+
+    def _close(self) -> None:
+        with suppress(KafkaException):
+            self._consumer.close()
 
 
 def _options(settings: KafkaSettings, group_id: str | None) -> dict[str, Any]:

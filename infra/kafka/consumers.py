@@ -39,7 +39,7 @@ class PartitionConsumer(Protocol):
         """Tell the group that records before `offset` are done; for lag dashboards only."""
 
     def close(self) -> None:
-        """Leave the broker."""
+        """Leave the broker; never raises."""
 
 
 def open_consumer(

@@ -6,6 +6,7 @@ kept unbounded: when too many bytes wait for their acknowledgement, sending wait
 
 import time
 from collections import deque
+from contextlib import suppress
 from typing import Any
 
 from kafka import KafkaProducer
@@ -17,6 +18,7 @@ from infra.kafka.security import bootstrap_servers, kafka_python_options
 from schemas.settings import KafkaSettings
 
 DEADLINE_SECONDS = 30.0
+CLOSE_SECONDS = 1.0
 REQUEST_BYTES_MAX = 8 * 1024 * 1024
 PENDING_BYTES_MAX = 64 * 1024 * 1024
 FAILURES_SHOWN = 3
@@ -144,8 +146,12 @@ class BatchProducer:
         raise DeliveryError(msg)
 
     def close(self) -> None:
-        """Leave the broker; what was not flushed may be lost."""
-        self._producer.close(timeout=1.0)
+        """Leave the broker; never raises, so that an error under way stays the one reported.
+
+        What was not flushed may be lost, and no recovery state says that it was written.
+        """
+        with suppress(KafkaError):
+            self._producer.close(timeout=CLOSE_SECONDS)
 
 
 def _options(settings: KafkaSettings, deadline_seconds: float, linger_ms: int) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Partition consumer on kafka-python: the reader without a compiled client."""
 
+from contextlib import suppress
 from typing import Any
 
 from kafka import KafkaConsumer, TopicPartition
@@ -108,8 +109,9 @@ class PythonPartitionConsumer:
             self._consumer.commit_async({self._where: OffsetAndMetadata(offset, "", -1)})
 
     def close(self) -> None:
-        """Leave the broker."""
-        self._consumer.close(autocommit=False, timeout_ms=1000)
+        """Leave the broker; never raises, so that an error under way stays the one reported."""
+        with suppress(KafkaError):
+            self._consumer.close(autocommit=False, timeout_ms=1000)
 
 
 def _options(

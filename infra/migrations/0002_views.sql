@@ -273,9 +273,9 @@ SELECT
     bar.first_line AS tick_first_line,
     bar.last_offset AS tick_last_offset,
     bar.last_line AS tick_last_line,
-    outcome.id AS outcome_id,
-    outcome.net_pnl AS outcome_net_pnl,
-    outcome.exit_reason AS outcome_exit_reason,
+    if(outcome.entry_time_ns <= fill.event_time_ns, outcome.id, '') AS outcome_id,
+    if(outcome_id != '', outcome.net_pnl, 0) AS outcome_net_pnl,
+    if(outcome_id != '', outcome.exit_reason, '') AS outcome_exit_reason,
     fill._config AS config_hash,
     fill._epoch AS epoch
 FROM (SELECT * FROM trade_fills FINAL) AS fill
@@ -313,14 +313,12 @@ LEFT ANY JOIN
         WHERE id IN (SELECT cause FROM trade_decisions WHERE verdict != 'denied')
     )
 ) AS bar ON bar.id = signal.bar_id
-LEFT ANY JOIN
-(
-    SELECT entry_decision_id AS closed_decision_id, id, net_pnl, exit_reason
-    FROM trade_outcomes FINAL
-    UNION ALL
-    SELECT exit_decision_id AS closed_decision_id, id, net_pnl, exit_reason
-    FROM trade_outcomes FINAL WHERE exit_decision_id != ''
-) AS outcome ON outcome.closed_decision_id = fill.decision_id;
+-- A strategy has one leg in a symbol at a time, so the leg of a fill is the first that closed at or
+-- after it. Decisions alone do not tell: a stop may close what a strategy's exit began.
+ASOF LEFT JOIN (SELECT * FROM trade_outcomes FINAL) AS outcome
+    ON outcome.account = fill.account AND outcome.strategy = fill.strategy
+    AND outcome.venue = fill.venue AND outcome.symbol = fill.symbol
+    AND outcome.event_time_ns >= fill.event_time_ns;
 
 -- Fills whose chain is broken. A leg that is still open is no orphan: its fills await their outcome.
 CREATE OR REPLACE VIEW orphans AS

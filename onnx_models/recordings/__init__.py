@@ -1,0 +1,1 @@
+"""Recorded market data that ships with the code."""

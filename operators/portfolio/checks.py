@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable
 from datetime import UTC, datetime
 from decimal import Decimal
+from typing import TypeGuard
 
 from msgspec import Struct
 
@@ -21,6 +22,9 @@ from schemas.trading import CheckMeasured, CheckVerdict, DenialReason, Verdict
 MILLISECOND_NS = 1_000_000
 PRICE_MAX = 1e15
 """No price of any market; a larger one is a broken number."""
+
+Measure = tuple[str, str, bool]
+"""Measured value, limit, and whether the value is known and within the limit."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -38,7 +42,8 @@ class EntryLimits(Struct, frozen=True, kw_only=True):
     stale_after_ns: int
     trade_from_ns: int
     score_min: float
-    provenances: frozenset[str]
+    provenances: frozenset[Provenance]
+    provenances_text: str
 
 
 class EntryFacts(Struct, frozen=True, kw_only=True):
@@ -62,6 +67,8 @@ class EntryFacts(Struct, frozen=True, kw_only=True):
     """Notional of open positions and pending orders."""
     cash_free_usd: Decimal
     """Cash that no pending order reserves."""
+    reference: Decimal | None
+    """The signal's close as an exact price."""
     unit_cost: Decimal | None
     """Cash that one unit of quantity is expected to cost, fee included."""
 
@@ -73,7 +80,6 @@ class Proposal(Struct, frozen=True, kw_only=True):
     limits: EntryLimits
     fault: str
     """What is wrong with the signal, empty if nothing."""
-    reference: Decimal | None
     stop: Decimal | None
     """The protective stop on the price grid."""
     distance: Decimal | None
@@ -97,14 +103,14 @@ def build_limits(portfolio: PortfolioSettings, vote: VoteSettings) -> EntryLimit
         stale_after_ns=portfolio.stale_after_ms * MILLISECOND_NS,
         trade_from_ns=_iso_ns(portfolio.trade_from),
         score_min=vote.score_min,
-        provenances=frozenset(portfolio.provenances),
+        provenances=frozenset(map(Provenance, portfolio.provenances)),
+        provenances_text=" ".join(portfolio.provenances),
     )
 
 
 def propose(facts: EntryFacts, limits: EntryLimits) -> Proposal:
     """Read a signal's prices; nothing of it is trusted to be a number."""
-    signal, rules = facts.signal, facts.rules
-    reference = exact_price(signal.close)
+    signal, rules, reference = facts.signal, facts.rules, facts.reference
     stop = exact_price(signal.stop_price)
     distance = None
     if stop is not None and rules is not None:
@@ -117,7 +123,6 @@ def propose(facts: EntryFacts, limits: EntryLimits) -> Proposal:
         facts=facts,
         limits=limits,
         fault=_fault_of(signal, rules),
-        reference=reference,
         stop=stop,
         distance=distance,
     )
@@ -130,14 +135,14 @@ def check_entry(facts: EntryFacts, limits: EntryLimits) -> Verdicted:
     risk-based quantity, else `approved`.
     """
     proposal = propose(facts, limits)
-    checks = [check(proposal) for check in GATES]
+    checks = [_check(name, *measure(proposal)) for name, measure in GATES]
     lots = wanted = _risk_lots(proposal)
     lot_size = facts.rules.lot_size if facts.rules is not None else Decimal(1)
-    for reason, room in _rooms(proposal):
-        lots, measured = cut_to_room(lots, lot_size, room, reason)
+    for name, room in zip(CAPS, _rooms(proposal), strict=True):
+        lots, measured = cut_to_room(lots, lot_size, room, name)
         checks.append(measured)
     quantity = None if lots is None else lots * lot_size
-    checks.extend(check(proposal, quantity) for check in GRID)
+    checks.extend(_check(name, *measure(proposal, quantity)) for name, measure in GRID)
     denied = next((check for check in checks if check.verdict is CheckVerdict.DENIED), None)
     if denied is not None or quantity is None:
         assert denied is not None
@@ -153,10 +158,14 @@ def check_entry(facts: EntryFacts, limits: EntryLimits) -> Verdicted:
 
 def exact_price(value: object) -> Decimal | None:
     """Return a float's shortest decimal if it can be a price, else None."""
+    return Decimal(repr(float(value))) if _is_price(value) else None
+
+
+def _is_price(value: object) -> TypeGuard[float]:
     if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    number = float(value)
-    return Decimal(repr(number)) if math.isfinite(number) and 0 < number < PRICE_MAX else None
+        return False
+    # NaN compares false, so only a finite positive number passes.
+    return 0 < value < PRICE_MAX
 
 
 def _iso_ns(text: str) -> int:
@@ -174,7 +183,7 @@ def _iso_ns(text: str) -> int:
 def _justify(proposal: Proposal, quantity: Decimal) -> str:
     facts = proposal.facts
     return (
-        f"buy {quantity:f} {facts.signal.symbol} near {proposal.reference:f} with a stop at "
+        f"buy {quantity:f} {facts.signal.symbol} near {proposal.facts.reference:f} with a stop at "
         f"{proposal.stop:f}, risking at most {proposal.limits.risk_per_trade_pct} % of equity "
         f"{facts.equity:f}"
     )
@@ -184,109 +193,105 @@ def _fault_of(signal: SignalEmitted, rules: TradingRules | None) -> str:
     if rules is None:
         return f"{signal.venue}:{signal.symbol} is not listed"
     close, score = signal.close, signal.score
-    if exact_price(close) is None:
+    if not _is_price(close):
         return f"close {close!r} is no price"
     if not (isinstance(score, int | float) and -1 <= score <= 1):
         return f"score {score!r} is not between -1 and 1"
     if signal.action is not Action.ENTER or signal.stance is not Stance.BUY:
         return f"action {signal.action.value} with stance {signal.stance.value}"
     stop, target, trail = signal.stop_price, signal.target_price, signal.trail_distance
-    if stop is not None and not (exact_price(stop) is not None and stop < close):
+    if stop is not None and not (_is_price(stop) and stop < close):
         return f"stop {stop!r} is no price below the close {close!r}"
-    if target is not None and not (exact_price(target) is not None and target > close):
+    if target is not None and not (_is_price(target) and target > close):
         return f"target {target!r} is no price above the close {close!r}"
-    if trail is not None and exact_price(trail) is None:
+    if trail is not None and not _is_price(trail):
         return f"trail distance {trail!r} is no distance"
     return ""
 
 
-def _check(reason: DenialReason, measured: str, limit: str, *, passed: bool) -> CheckMeasured:
+def _check(name: str, measured: str, limit: str, passed: bool) -> CheckMeasured:
     return CheckMeasured(
-        check=reason.value,
+        check=name,
         measured=measured,
         limit=limit,
         verdict=CheckVerdict.PASSED if passed else CheckVerdict.DENIED,
-        reason="" if passed else reason.value,
+        reason="" if passed else name,
     )
 
 
-def _signal_schema(proposal: Proposal) -> CheckMeasured:
+def _signal_schema(proposal: Proposal) -> Measure:
     fault = proposal.fault
-    return _check(DenialReason.SIGNAL_SCHEMA, fault or "valid", "valid", passed=not fault)
+    return (fault or "valid", "valid", not fault)
 
 
-def _provenance(proposal: Proposal) -> CheckMeasured:
+def _provenance(proposal: Proposal) -> Measure:
     found, allowed = proposal.facts.signal.provenance, proposal.limits.provenances
-    passed = found is not Provenance.SYNTHETIC and found.value in allowed
-    return _check(DenialReason.PROVENANCE, found.value, " ".join(sorted(allowed)), passed=passed)
+    passed = found is not Provenance.SYNTHETIC and found in allowed
+    return (found.value, proposal.limits.provenances_text, passed)
 
 
-def _warming_up(proposal: Proposal) -> CheckMeasured:
+def _warming_up(proposal: Proposal) -> Measure:
     time_ns, from_ns = proposal.facts.signal.event_time_ns, proposal.limits.trade_from_ns
-    return _check(DenialReason.WARMING_UP, str(time_ns), str(from_ns), passed=time_ns >= from_ns)
+    return (str(time_ns), str(from_ns), time_ns >= from_ns)
 
 
-def _halted(proposal: Proposal) -> CheckMeasured:
+def _halted(proposal: Proposal) -> Measure:
     halted = proposal.facts.halted
-    return _check(
-        DenialReason.HALTED, "halted" if halted else "running", "running", passed=not halted
-    )
+    return ("halted" if halted else "running", "running", not halted)
 
 
-def _stale(proposal: Proposal) -> CheckMeasured:
+def _stale(proposal: Proposal) -> Measure:
     age_ns, limit_ns = proposal.facts.tick_age_ns, proposal.limits.stale_after_ns
     passed = age_ns is not None and 0 <= age_ns <= limit_ns
     text = UNKNOWN if age_ns is None else str(age_ns)
-    return _check(DenialReason.STALE, text, str(limit_ns), passed=passed)
+    return (text, str(limit_ns), passed)
 
 
-def _position_open(proposal: Proposal) -> CheckMeasured:
+def _position_open(proposal: Proposal) -> Measure:
     state = proposal.facts.leg_state
-    return _check(DenialReason.POSITION_OPEN, state, "none", passed=state == "none")
+    return (state, "none", state == "none")
 
 
-def _vote_against(proposal: Proposal) -> CheckMeasured:
+def _vote_against(proposal: Proposal) -> Measure:
     score, limit = proposal.facts.signal.score, proposal.limits.score_min
     known = isinstance(score, int | float) and math.isfinite(score)
     text = repr(float(score)) if known else UNKNOWN
-    return _check(DenialReason.VOTE_AGAINST, text, repr(limit), passed=known and score >= limit)
+    return (text, repr(limit), known and score >= limit)
 
 
-def _stop_missing(proposal: Proposal) -> CheckMeasured:
+def _stop_missing(proposal: Proposal) -> Measure:
     stop = proposal.stop
     text = UNKNOWN if stop is None else f"{stop:f}"
-    return _check(DenialReason.STOP_MISSING, text, "a price", passed=stop is not None)
+    return (text, "a price", stop is not None)
 
 
-def _order_rate(proposal: Proposal) -> CheckMeasured:
+def _order_rate(proposal: Proposal) -> Measure:
     sent, limit = proposal.facts.orders_in_last_minute, proposal.limits.orders_per_minute_max
-    return _check(DenialReason.ORDER_RATE, str(sent), str(limit), passed=sent <= limit)
+    return (str(sent), str(limit), sent <= limit)
 
 
-def _loss(
-    reason: DenialReason, start: Decimal, equity: Decimal, limit_pct: Decimal
-) -> CheckMeasured:
+def _loss(start: Decimal, equity: Decimal, limit_pct: Decimal) -> Measure:
     if not (start.is_finite() and equity.is_finite() and start > 0):
-        return _check(reason, UNKNOWN, UNKNOWN, passed=False)
+        return (UNKNOWN, UNKNOWN, False)
     loss, limit = start - equity, start * limit_pct / 100
-    return _check(reason, f"{loss:f}", f"{limit:f}", passed=loss <= limit)
+    return (f"{loss:f}", f"{limit:f}", loss <= limit)
 
 
-def _daily_loss(proposal: Proposal) -> CheckMeasured:
+def _daily_loss(proposal: Proposal) -> Measure:
     facts = proposal.facts
     limit_pct = proposal.limits.daily_loss_max_pct
-    return _loss(DenialReason.DAILY_LOSS, facts.day_start_equity, facts.equity, limit_pct)
+    return _loss(facts.day_start_equity, facts.equity, limit_pct)
 
 
-def _drawdown(proposal: Proposal) -> CheckMeasured:
+def _drawdown(proposal: Proposal) -> Measure:
     facts = proposal.facts
     limit_pct = proposal.limits.drawdown_max_pct
-    return _loss(DenialReason.DRAWDOWN, facts.peak_equity, facts.equity, limit_pct)
+    return _loss(facts.peak_equity, facts.equity, limit_pct)
 
 
-def _position_count(proposal: Proposal) -> CheckMeasured:
+def _position_count(proposal: Proposal) -> Measure:
     count, limit = proposal.facts.positions, proposal.limits.positions_max
-    return _check(DenialReason.POSITION_COUNT, str(count), str(limit), passed=count <= limit)
+    return (str(count), str(limit), count <= limit)
 
 
 def _risk_lots(proposal: Proposal) -> int | None:
@@ -296,8 +301,8 @@ def _risk_lots(proposal: Proposal) -> int | None:
     return risk_lots(equity, proposal.limits.risk_per_trade_pct, distance, rules.lot_size)
 
 
-def _rooms(proposal: Proposal) -> list[tuple[DenialReason, Room | None]]:
-    facts, limits, reference = proposal.facts, proposal.limits, proposal.reference
+def _rooms(proposal: Proposal) -> tuple[Room | None, Room | None, Room | None]:
+    facts, limits, reference = proposal.facts, proposal.limits, proposal.facts.reference
     position = gross = cash = None
     if reference is not None:
         position_usd = facts.equity * limits.position_notional_max_pct / 100
@@ -306,60 +311,61 @@ def _rooms(proposal: Proposal) -> list[tuple[DenialReason, Room | None]]:
         gross = Room(facts.gross_usd, gross_usd, reference)
     if facts.unit_cost is not None:
         cash = Room(Decimal(0), facts.cash_free_usd, facts.unit_cost)
-    return [
-        (DenialReason.POSITION_NOTIONAL, position),
-        (DenialReason.GROSS_NOTIONAL, gross),
-        (DenialReason.CASH, cash),
-    ]
+    return position, gross, cash
 
 
-def _lot_size(proposal: Proposal, quantity: Decimal | None) -> CheckMeasured:
+def _lot_size(proposal: Proposal, quantity: Decimal | None) -> Measure:
     rules = proposal.facts.rules
     if rules is None or quantity is None:
-        return _check(DenialReason.LOT_SIZE, UNKNOWN, UNKNOWN, passed=False)
+        return (UNKNOWN, UNKNOWN, False)
     passed = quantity >= rules.lot_size
-    return _check(DenialReason.LOT_SIZE, f"{quantity:f}", f"{rules.lot_size:f}", passed=passed)
+    return (f"{quantity:f}", f"{rules.lot_size:f}", passed)
 
 
-def _tick_size(proposal: Proposal, quantity: Decimal | None) -> CheckMeasured:
+def _tick_size(proposal: Proposal, quantity: Decimal | None) -> Measure:
     del quantity
-    rules, stop, reference = proposal.facts.rules, proposal.stop, proposal.reference
+    rules, stop, reference = proposal.facts.rules, proposal.stop, proposal.facts.reference
     if rules is None or stop is None or reference is None:
-        return _check(DenialReason.TICK_SIZE, UNKNOWN, UNKNOWN, passed=False)
+        return (UNKNOWN, UNKNOWN, False)
     passed = 0 < stop < reference and stop % rules.tick_size == 0
     limit = f"multiple of {rules.tick_size:f} below {reference:f}"
-    return _check(DenialReason.TICK_SIZE, f"{stop:f}", limit, passed=passed)
+    return (f"{stop:f}", limit, passed)
 
 
-def _notional_min(proposal: Proposal, quantity: Decimal | None) -> CheckMeasured:
-    rules, reference = proposal.facts.rules, proposal.reference
+def _notional_min(proposal: Proposal, quantity: Decimal | None) -> Measure:
+    rules, reference = proposal.facts.rules, proposal.facts.reference
     if rules is None or quantity is None or reference is None:
-        return _check(DenialReason.NOTIONAL_MIN, UNKNOWN, UNKNOWN, passed=False)
+        return (UNKNOWN, UNKNOWN, False)
     notional, limit = quantity * reference, rules.notional_min
-    return _check(
-        DenialReason.NOTIONAL_MIN, f"{notional:f}", f"{limit:f}", passed=notional >= limit
-    )
+    return (f"{notional:f}", f"{limit:f}", notional >= limit)
 
 
-GATES: tuple[Callable[[Proposal], CheckMeasured], ...] = (
-    _signal_schema,
-    _provenance,
-    _warming_up,
-    _halted,
-    _stale,
-    _position_open,
-    _vote_against,
-    _stop_missing,
-    _order_rate,
-    _daily_loss,
-    _drawdown,
-    _position_count,
+GATES: tuple[tuple[str, Callable[[Proposal], Measure]], ...] = (
+    (DenialReason.SIGNAL_SCHEMA.value, _signal_schema),
+    (DenialReason.PROVENANCE.value, _provenance),
+    (DenialReason.WARMING_UP.value, _warming_up),
+    (DenialReason.HALTED.value, _halted),
+    (DenialReason.STALE.value, _stale),
+    (DenialReason.POSITION_OPEN.value, _position_open),
+    (DenialReason.VOTE_AGAINST.value, _vote_against),
+    (DenialReason.STOP_MISSING.value, _stop_missing),
+    (DenialReason.ORDER_RATE.value, _order_rate),
+    (DenialReason.DAILY_LOSS.value, _daily_loss),
+    (DenialReason.DRAWDOWN.value, _drawdown),
+    (DenialReason.POSITION_COUNT.value, _position_count),
 )
 """Checks that come before sizing."""
 
-GRID: tuple[Callable[[Proposal, Decimal | None], CheckMeasured], ...] = (
-    _lot_size,
-    _tick_size,
-    _notional_min,
+CAPS = (
+    DenialReason.POSITION_NOTIONAL.value,
+    DenialReason.GROSS_NOTIONAL.value,
+    DenialReason.CASH.value,
+)
+"""Caps that cut the sized entry, in the order of `_rooms`."""
+
+GRID: tuple[tuple[str, Callable[[Proposal, Decimal | None], Measure]], ...] = (
+    (DenialReason.LOT_SIZE.value, _lot_size),
+    (DenialReason.TICK_SIZE.value, _tick_size),
+    (DenialReason.NOTIONAL_MIN.value, _notional_min),
 )
 """Checks of the sized entry against the instrument's rules."""

@@ -50,7 +50,7 @@ class DecisionDesk:
         rules = state.timeline.rules_at(market, time_ns)
         facts = self._facts(signal, rules)
         outcome = check_entry(facts, self._limits)
-        reference = exact_price(signal.close) or Decimal(0)
+        reference = facts.reference or Decimal(0)
         state.recorder.decision(decision_id, signal, outcome, facts.equity, reference)
         if outcome.verdict is Verdict.DENIED:
             return
@@ -96,6 +96,7 @@ class DecisionDesk:
             peak_equity=mark.peak,
             gross_usd=mark.exposure + pending_usd,
             cash_free_usd=mark.cash - reserved_usd,
+            reference=reference,
             unit_cost=unit_cost,
         )
 

@@ -3,7 +3,7 @@
 from decimal import Decimal
 from typing import NamedTuple
 
-from schemas.trading import CheckMeasured, CheckVerdict, DenialReason
+from schemas.trading import CheckMeasured, CheckVerdict
 
 UNKNOWN = "unknown"
 
@@ -26,7 +26,7 @@ def risk_lots(equity: Decimal, risk_pct: Decimal, distance: Decimal, lot_size: D
 
 
 def cut_to_room(
-    lots: int | None, lot_size: Decimal, room: Room | None, reason: DenialReason
+    lots: int | None, lot_size: Decimal, room: Room | None, name: str
 ) -> tuple[int | None, CheckMeasured]:
     """Cut `lots` to what `room` allows and say so; what is unknown is denied.
 
@@ -34,7 +34,7 @@ def cut_to_room(
     one lot and keeps none is denied by this cap.
     """
     if lots is None or room is None or not _known(room):
-        return None, _measured(reason, UNKNOWN, UNKNOWN, CheckVerdict.DENIED)
+        return None, _measured(name, UNKNOWN, UNKNOWN, CheckVerdict.DENIED)
     lot_price = room.price * lot_size
     taken = room.used_usd + lots * lot_price
     verdict = CheckVerdict.PASSED
@@ -42,21 +42,19 @@ def cut_to_room(
         allowed = (room.limit_usd - room.used_usd) // lot_price
         lots = max(0, min(lots, int(allowed)))
         verdict = CheckVerdict.RESIZED if lots else CheckVerdict.DENIED
-    return lots, _measured(reason, f"{taken:f}", f"{room.limit_usd:f}", verdict)
+    return lots, _measured(name, f"{taken:f}", f"{room.limit_usd:f}", verdict)
 
 
 def _known(room: Room) -> bool:
-    amounts = (room.used_usd, room.limit_usd, room.price)
-    return all(amount.is_finite() for amount in amounts) and room.price > 0
+    finite = room.used_usd.is_finite() and room.limit_usd.is_finite() and room.price.is_finite()
+    return finite and room.price > 0
 
 
-def _measured(
-    reason: DenialReason, measured: str, limit: str, verdict: CheckVerdict
-) -> CheckMeasured:
+def _measured(name: str, measured: str, limit: str, verdict: CheckVerdict) -> CheckMeasured:
     return CheckMeasured(
-        check=reason.value,
+        check=name,
         measured=measured,
         limit=limit,
         verdict=verdict,
-        reason=reason.value if verdict is CheckVerdict.DENIED else "",
+        reason=name if verdict is CheckVerdict.DENIED else "",
     )

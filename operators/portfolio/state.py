@@ -110,9 +110,8 @@ class AccountState:
             if leg.quantity:
                 units = price_units if leg.market == market else None
                 if units is None:
-                    trade = self.tape(leg).before(time_ns)
-                    assert trade is not None
-                    units = trade.price_units
+                    units = self.tape(leg).price_before(time_ns)
+                    assert units is not None
                 rules = leg.rules
                 exposure += value_of(rules.size(leg.quantity), rules.price(units))
         return exposure

@@ -127,6 +127,13 @@ class TickTape:
         index = self.index_at(time_ns) - 1
         return self.last if index < 0 else self.trade(index)
 
+    def price_before(self, time_ns: int) -> int | None:
+        """Return the price units of the newest trade earlier than `time_ns`, None without one."""
+        index = int(self._ready[TIME].searchsorted(time_ns)) - 1
+        if index >= 0:
+            return int(self._ready[PRICE, index])
+        return None if self.last is None else self.last.price_units
+
     def previous(self, index: int) -> Trade | None:
         """Return the trade before the ready one at `index`, None if there was none."""
         return self.trade(index - 1) if index > 0 else self.last

@@ -7,8 +7,10 @@ from operators.strategies.base import (
     discover_strategies,
     required_indicators,
 )
+from operators.strategies.conditions import Conditions
 
 __all__ = [
+    "Conditions",
     "Strategy",
     "StrategyParameters",
     "build_strategies",

@@ -4,6 +4,7 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
+from functools import cached_property
 from hashlib import sha256
 from importlib import import_module
 from inspect import isabstract
@@ -83,28 +84,28 @@ class Strategy(ABC, Generic[P]):
     def reason_exit(self, row: Mapping[str, float]) -> str:
         """Return why `row` is an exit, with its numbers."""
 
-    @property
+    @cached_property
     def entry_inputs(self) -> tuple[str, ...]:
         """Columns without which an entry, its stop, target or trail cannot be judged, sorted."""
         asked = (self.entry(), self.stop_price(), self.target_price(), self.trail_distance())
         return _root_names(expression for expression in asked if expression is not None)
 
-    @property
+    @cached_property
     def exit_inputs(self) -> tuple[str, ...]:
         """Columns without which an exit cannot be judged, sorted."""
         return _root_names([self.exit()])
 
-    @property
+    @cached_property
     def inputs(self) -> tuple[str, ...]:
         """Every column that the strategy looks at, sorted."""
         return tuple(sorted({*self.entry_inputs, *self.exit_inputs}))
 
-    @property
+    @cached_property
     def indicators(self) -> tuple[str, ...]:
         """Inputs that are neither in the bar nor a feature, sorted; the feature kernel adds them."""
         return tuple(one for one in self.inputs if one not in BAR_COLUMNS and one not in FEATURES)
 
-    @property
+    @cached_property
     def content_hash(self) -> str:
         """SHA-256 (hex) over name, version, timeframe and parameters as canonical JSON."""
         content = {
@@ -115,21 +116,6 @@ class Strategy(ABC, Generic[P]):
         }
         return sha256(json.dumps(content, sort_keys=True, allow_nan=False).encode()).hexdigest()
 
-    def conditions(self) -> tuple[pl.Expr, pl.Expr, pl.Expr]:
-        """Return (entry holds, exit holds, stance is unknown), three booleans that are never null.
-
-        A missing (null or not finite) input makes a condition false, and the stance unknown unless
-        an exit holds. An entry without a stop strictly between 0 and the close is no entry but an
-        unknown. An exit wins over an entry on the same bar.
-        """
-        entry_known, exit_known = _all_finite(self.entry_inputs), _all_finite(self.exit_inputs)
-        protected = (self.stop_price() > 0.0) & (self.stop_price() < pl.col("close"))
-        exit_holds = (exit_known & self.exit()).fill_null(value=False)
-        wants_entry = (entry_known & exit_known & self.entry()).fill_null(value=False)
-        entry_holds = wants_entry & protected.fill_null(value=False) & ~exit_holds
-        known = entry_known & exit_known & (~wants_entry | protected.fill_null(value=False))
-        return entry_holds, exit_holds, ~exit_holds & ~known
-
 
 def number(value: float) -> str:
     """Return `value` for a reason: eight significant digits, without trailing zeros."""
@@ -139,12 +125,6 @@ def number(value: float) -> str:
 def _root_names(expressions: Iterable[pl.Expr]) -> tuple[str, ...]:
     names = {name for expression in expressions for name in expression.meta.root_names()}
     return tuple(sorted(names))
-
-
-def _all_finite(names: tuple[str, ...]) -> pl.Expr:
-    # Polars orders NaN above every number, so `volume > NaN` is false but `NaN > 65` is true:
-    # readiness has to be asked, a comparison alone does not fail closed.
-    return pl.all_horizontal(pl.col(name).is_finite().fill_null(value=False) for name in names)
 
 
 def discover_strategies() -> dict[str, type[Strategy[Any]]]:

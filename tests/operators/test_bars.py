@@ -6,7 +6,7 @@ import pytest
 
 from operators.bars import BarMachine
 from operators.screen import TickScreen
-from schemas.frames import polars_schema, to_messages
+from schemas.frames import to_messages
 from schemas.instruments import InstrumentBook
 from schemas.market import BarClosed
 from schemas.ticks import TICK_FRAME
@@ -283,12 +283,13 @@ def test_ticks_outside_sessions_are_in_hourly_bars_but_in_no_daily_one():
 
 
 def test_gaps_of_daily_bars_count_sessions_and_not_days():
-    table = SESSIONS["TEST"]
-    rows = [trade(int(open_ns), instrument=2) for open_ns in table.open_ns]
+    first, second, third = SESSIONS["TEST"].open_ns.tolist()
 
-    bars = close_all(rows, ("1d",))
+    every = close_all([trade(at_ns, instrument=2) for at_ns in (first, second, third)], ("1d",))
+    some = close_all([trade(at_ns, instrument=2) for at_ns in (first, third)], ("1d",))
 
-    assert [bar.gap_bars for bar in bars] == [0, 0]
+    assert [bar.gap_bars for bar in every] == [0, 0, 0]
+    assert [bar.gap_bars for bar in some] == [0, 1]
 
 
 def test_an_instrument_that_moves_to_an_exchange_calendar_counts_only_missed_sessions():
@@ -332,6 +333,41 @@ def test_an_instrument_listed_with_more_or_fewer_decimals_goes_on_in_the_same_ba
     assert bar.volume == 1.5 + 0.25 + 0.5
 
 
+def test_a_long_sum_of_sizes_survives_a_listing_with_more_decimals():
+    largest, book = 2**32 - 1, InstrumentBook([list_instrument("binance", "BTCUSDT", 2, 3)])
+    machine, screen = BarMachine(0, ("5m",), {}), TickScreen(0, 0)
+    for size_decimals, sizes in ((3, [largest] * 5_000), (9, [500_000_000])):
+        book.add(list_instrument("binance", "BTCUSDT", 2, size_decimals))
+        ticks = to_frame(to_log([trade(START_NS, size=size) for size in sizes]))
+        batch = screen.on_ticks(ticks, book)
+        machine.on_ticks(batch.accepted, batch.duplicates, batch.watermark_ns, book)
+
+    assert machine.open_bars_frame()["volume"].to_list() == [5_000 * largest / 1000 + 0.5]
+
+
+def test_units_that_no_longer_fit_after_a_new_listing_are_refused():
+    book = InstrumentBook([list_instrument("binance", "BTCUSDT", 0, 0)])
+    machine, screen = BarMachine(0, ("5m",), {}), TickScreen(0, 0)
+    batch = screen.on_ticks(to_frame(to_log([trade(START_NS, price=2**52)])), book)
+    machine.on_ticks(batch.accepted, batch.duplicates, batch.watermark_ns, book)
+    book.add(list_instrument("binance", "BTCUSDT", 12, 0))
+
+    with pytest.raises(OverflowError, match="must fit into 64 bits"):
+        machine.on_ticks(batch.accepted, batch.duplicates, batch.watermark_ns, book)
+
+
+def test_one_machine_and_one_screen_may_be_given_another_numbering_at_any_batch():
+    book, other = build_book(), build_book(reverse=True)
+    machine, screen = BarMachine(0, ("5m",), {}), TickScreen(0, 0)
+    for number, numbering in ((0, book), (2, other), (0, other)):
+        ticks = to_frame(to_log([trade(START_NS, trade_id=7, instrument=number)]))
+        batch = screen.on_ticks(ticks, numbering)
+        machine.on_ticks(batch.accepted, batch.duplicates, batch.watermark_ns, numbering)
+
+    found = machine.open_bars_frame().select("symbol", "trades", "duplicates")
+    assert found.sort("symbol").rows() == [("ETHBTC", 1, 1), ("SPY", 1, 0)]
+
+
 def test_volume_may_exceed_64_bits_in_the_last_decimal():
     largest = 2**53 - 1
     rows = [trade(START_NS, size=largest, instrument=1) for _ in range(5_000)]
@@ -341,15 +377,16 @@ def test_volume_may_exceed_64_bits_in_the_last_decimal():
     assert bar.volume == pytest.approx(5_000 * largest / 1000, rel=1e-15)
 
 
-def test_a_snapshot_is_not_changed_by_later_ticks():
-    book, screen, machine = build_book(), TickScreen(0, 0), BarMachine(0, ("5m",), {})
+def test_neither_a_snapshot_nor_the_state_a_machine_began_with_is_changed_by_later_ticks():
+    book, machine = build_book(), BarMachine(0, ("5m",), {})
     nothing = to_frame([]).select("instrument", "event_time_ns")
     machine.on_ticks(to_frame(to_log([trade(START_NS)])), nothing, START_NS, book)
     state = machine.snapshot()
     before = pickle.dumps(state)
+    later = to_frame(to_log([trade(START_NS + DAY_NS)]))
 
-    batch = screen.on_ticks(to_frame(to_log([trade(START_NS + DAY_NS)])), book)
-    machine.on_ticks(batch.accepted, nothing, START_NS + DAY_NS, book)
+    for one in (machine, BarMachine(0, ("5m",), {}, state)):
+        assert one.on_ticks(later, nothing, START_NS + DAY_NS, book).height == 1
 
     assert pickle.dumps(state) == before
 

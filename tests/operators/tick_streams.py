@@ -21,12 +21,13 @@ LATENESS_NS = 30_000_000_000
 START_NS = 1_381_152_000_000_000_000
 """2013-10-07 13:20 UTC, ten minutes before New York opens."""
 
-# Two short sessions, so that a random stream sees before, inside, between and after.
+# Short sessions and a weekend: a random stream sees before, inside, between and after.
+_EDGES_NS = [(10 * MINUTE_NS, 4 * HOUR_NS), (5 * HOUR_NS, 8 * HOUR_NS), (3 * DAY_NS, 4 * DAY_NS)]
 SESSIONS = {
     "TEST": SessionTable(
         calendar="TEST",
-        open_ns=np.array([START_NS + 10 * MINUTE_NS, START_NS + 5 * HOUR_NS]),
-        close_ns=np.array([START_NS + 4 * HOUR_NS, START_NS + 8 * HOUR_NS]),
+        open_ns=np.array([START_NS + open_ns for open_ns, _ in _EDGES_NS]),
+        close_ns=np.array([START_NS + close_ns for _, close_ns in _EDGES_NS]),
         covers_from_ns=START_NS - 10 * DAY_NS,
         covers_until_ns=START_NS + 10 * DAY_NS,
     )

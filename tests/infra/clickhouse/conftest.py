@@ -11,20 +11,47 @@ from schemas.settings import StoreSettings
 from tests.infra.clickhouse.records import Record
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def store_settings(store):
     return StoreSettings(url=store.url, user=store.user, password=store.password, database="t")
 
 
-@pytest.fixture
-def client(store_settings):
-    """A client bound to a migrated database of its own."""
-    opened = connect(store_settings)
-    database = database_name(store_settings, uuid4().hex[:12])
-    prepare_database(opened, database)
-    yield opened
-    opened.command(f"DROP DATABASE {quoted(database)}")
+def open_database(settings):
+    opened = connect(settings)
+    prepare_database(opened, database_name(settings, uuid4().hex[:12]))
+    return opened
+
+
+def drop_database(opened):
+    opened.command(f"DROP DATABASE {quoted(opened.database)}")
     opened.close()
+
+
+@pytest.fixture(scope="session")
+def shared_database(store_settings):
+    opened = open_database(store_settings)
+    yield opened
+    drop_database(opened)
+
+
+@pytest.fixture
+def client(shared_database):
+    """A client bound to a migrated database whose tables of facts are empty."""
+    yield shared_database
+    sql = (
+        "SELECT name FROM system.tables WHERE database = currentDatabase() AND total_rows > 0 "
+        "AND name NOT IN ('schema_migrations', 'feature_schemas')"
+    )
+    for (table,) in shared_database.query(sql).result_rows:
+        shared_database.command(f"TRUNCATE TABLE {quoted(table)}")
+
+
+@pytest.fixture
+def own_client(store_settings):
+    """A client bound to a migrated database of its own, for tests that change tables."""
+    opened = open_database(store_settings)
+    yield opened
+    drop_database(opened)
 
 
 @pytest.fixture

@@ -1,6 +1,14 @@
 import pytest
+from clickhouse_connect.driver.exceptions import DatabaseError
 
-from infra.clickhouse.client import connect, database_name, ensure_database, query_rows, quoted
+from infra.clickhouse.client import (
+    connect,
+    database_name,
+    ensure_database,
+    query_rows,
+    quoted,
+    translated,
+)
 from infra.clickhouse.errors import StoreRefusedError, StoreUnavailableError
 from infra.stack.process import find_free_port
 from schemas.settings import StoreSettings
@@ -32,14 +40,16 @@ def test_an_address_that_is_none_is_refused(url):
 
 def test_a_store_that_is_away_is_named_with_the_remedy():
     url = f"http://127.0.0.1:{find_free_port()}"
-    with pytest.raises(StoreUnavailableError, match=r"must answer within 5 s; found .*; start it"):
+    with pytest.raises(
+        StoreUnavailableError, match=r"must be answered in time; found .*; start the store"
+    ):
         connect(StoreSettings(url=url))
 
 
 @pytest.mark.stack
 def test_a_wrong_password_is_refused_without_showing_it(store):
     settings = StoreSettings(url=store.url, user=store.user, password="not-the-one")
-    with pytest.raises(StoreRefusedError, match="must accept user 'quantstream'") as caught:
+    with pytest.raises(StoreRefusedError, match="as user 'quantstream' must be accepted") as caught:
         connect(settings)
     assert "not-the-one" not in str(caught.value)
 
@@ -55,3 +65,13 @@ def test_creating_a_database_twice_changes_nothing(client):
     database = client.database
     ensure_database(client, database)
     assert client.command("SELECT currentDatabase()") == database
+
+
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [(None, StoreUnavailableError), (252, StoreUnavailableError), (16, StoreRefusedError)],
+)
+def test_only_what_a_retry_can_mend_is_called_unavailable(code, expected):
+    found = translated(DatabaseError("Code: x", code=code), "insert into 'facts'")
+    assert type(found) is expected
+    assert str(found).startswith("insert into 'facts' must be")

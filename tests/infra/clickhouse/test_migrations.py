@@ -69,16 +69,18 @@ def test_applying_again_does_nothing(client):
 
 
 @pytest.mark.stack
-def test_a_migration_interrupted_before_its_note_is_repeated(client):
-    client.command("TRUNCATE TABLE schema_migrations")
-    assert apply_migrations(client) == [each.number for each in load_migrations()]
+def test_a_migration_interrupted_before_its_note_is_repeated(own_client):
+    own_client.command("TRUNCATE TABLE schema_migrations")
+    assert apply_migrations(own_client) == [each.number for each in load_migrations()]
 
 
 @pytest.mark.stack
 def test_an_applied_migration_must_not_change(client, tmp_path):
     for number in (1, 2):
         (tmp_path / f"000{number}_same.sql").write_text("SELECT 1;\n")
-    with pytest.raises(MigrationChangedError, match=r"migration 1 of database .* must have SHA-256"):
+    with pytest.raises(
+        MigrationChangedError, match=r"migration 1 of database .* must have SHA-256"
+    ):
         apply_migrations(client, load_migrations(tmp_path))
 
 
@@ -91,7 +93,7 @@ def test_a_database_of_a_newer_release_is_refused(client):
 
 
 @pytest.mark.stack
-def test_new_migrations_are_applied_after_the_old_ones(client, tmp_path):
+def test_new_migrations_are_applied_after_the_old_ones(own_client, tmp_path):
     for migration in load_migrations():
         assert migration.statements
     following = load_migrations()
@@ -101,9 +103,9 @@ def test_new_migrations_are_applied_after_the_old_ones(client, tmp_path):
     (more,) = load_migrations(tmp_path)
     number = len(following) + 1
     fields = {name: getattr(more, name) for name in more.__struct_fields__} | {"number": number}
-    assert apply_migrations(client, [*following, type(more)(**fields)]) == [number]
+    assert apply_migrations(own_client, [*following, type(more)(**fields)]) == [number]
     assert (
-        client.command(
+        own_client.command(
             "SELECT count() FROM system.columns WHERE database = currentDatabase() "
             "AND table = 'market_bars' AND name = 'note'"
         )

@@ -6,25 +6,29 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from infra.clickhouse.errors import StoreRefusedError
+from infra.clickhouse.client import connect
+from infra.clickhouse.errors import StoreRefusedError, StoreUnavailableError
+from infra.clickhouse.migrations import prepare_database
 from infra.clickhouse.reader import read_messages
 from infra.clickhouse.rows import rows_of
 from infra.clickhouse.writer import ArchiveWriter, RecordBatch, tick_rows
+from infra.stack.process import find_free_port
 from schemas.batches import ProgressMarked, TickBatch
 from schemas.codec import decode, encode, schema_header
 from schemas.ddl import TICK_COLUMNS, clickhouse_columns
 from schemas.instruments import InstrumentBook
 from schemas.market import BarClosed, InstrumentListed
+from schemas.settings import StoreSettings
 from schemas.ticks import TICK_FRAME
 from schemas.topics import TOPICS
 from schemas.trading import PositionChanged
 from tests.contracts.samples import GOLDEN, HOUR_NS, OPEN_NS, bar, closed_leg, samples
 from tests.infra.clickhouse.records import Record, batches_of
+from tests.stack_fixtures import end, start_store
 
 ARCHIVED = [each for each in samples() if hasattr(each, "id")]
 LISTED = next(each for each in samples() if isinstance(each, InstrumentListed))
 BARS = [bar(OPEN_NS + hour * HOUR_NS) for hour in range(1, 30)]
-NEXT = "2024-08-08 12:34:56.123456789"
 
 
 def count(client, table, final="FINAL"):
@@ -108,10 +112,10 @@ def test_a_batch_may_span_years(client, as_record):
 
 
 @pytest.mark.stack
-def test_a_table_that_lacks_a_column_is_named(client, as_record):
-    client.command("ALTER TABLE market_bars DROP COLUMN trades")
+def test_a_table_that_lacks_a_column_is_named(own_client, as_record):
+    own_client.command("ALTER TABLE market_bars DROP COLUMN trades")
     with pytest.raises(StoreRefusedError, match="insert into 'market_bars' must be accepted"):
-        ArchiveWriter(client).write(batches_of(BARS[:1], as_record))
+        ArchiveWriter(own_client).write(batches_of(BARS[:1], as_record))
 
 
 def test_progress_and_tombstones_are_skipped_and_counted(as_record):
@@ -316,3 +320,24 @@ def test_nothing_to_write_is_no_insert(client):
 def test_ticks_are_no_messages():
     with pytest.raises(KeyError, match="call write_ticks"):
         ArchiveWriter(None).write([RecordBatch("market.ticks", 0, [])])
+
+
+@pytest.mark.stack
+def test_rows_survive_an_outage_of_the_store(tmp_path, as_record):
+    port = find_free_port()
+    running, address = start_store(tmp_path, port, "secret")
+    settings = StoreSettings(url=address.url, user=address.user, password="secret")
+    opened = connect(settings)
+    prepare_database(opened, "outage")
+    batches = batches_of(BARS, as_record)
+    running.stop()
+    writer = ArchiveWriter(opened)
+    with pytest.raises(StoreUnavailableError, match="insert into 'market_bars' must be answered"):
+        writer.write(batches)
+    again, _ = start_store(tmp_path, port, "secret")
+    try:
+        writer.write(batches)
+        assert read_messages(opened, BarClosed, "1", {}, order_by="close_time_ns") == BARS
+    finally:
+        opened.close()
+        end(again)

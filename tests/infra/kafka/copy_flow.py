@@ -1,6 +1,6 @@
 """A small dataflow to be killed: `market.ticks` to one late tick and one alert per record.
 
-Arguments: bootstrap, environment, state folder, client, and the bound of each partition or `none`.
+Arguments: bootstrap, environment, state folder, client, bound of each partition or `none`, deadline.
 """
 
 import sys
@@ -71,7 +71,7 @@ def copies(partition, records):
 
 def main():
     """Run until the bound or SIGTERM, resuming where the last run was confirmed."""
-    bootstrap, environment, folder, client, bound = sys.argv[1:]
+    bootstrap, environment, folder, client, bound, deadline_seconds = sys.argv[1:]
     state = Path(folder)
     settings = KafkaSettings(bootstrap=bootstrap, partitions=len(PARTITIONS), client=client)
     epoch = RunLease(state / "copy.lease").acquire()
@@ -99,6 +99,7 @@ def main():
         Origin(config_hash="c0ffee", epoch=epoch),
         [*targets, Target(topic="ops.alerts")],
         writer="copy",
+        deadline_seconds=float(deadline_seconds),
     )
     op.output("out", op.input("in", flow, source), sink)
     cli_main(

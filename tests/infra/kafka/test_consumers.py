@@ -158,8 +158,7 @@ def test_records_deleted_while_reading_are_an_error(consume, topic, write, delet
     assert len(read(consumer, 1)) < 60
     delete_before(topic, 0, 60)
     with pytest.raises(OffsetGoneError, match="records were deleted before they were read"):
-        while consumer.position < 60:
-            consumer.fetch(1, 0.1)
+        read(consumer, 60)
 
 
 def test_a_missing_partition_or_topic_is_an_error(consume, either, topic):
@@ -172,7 +171,7 @@ def test_a_missing_partition_or_topic_is_an_error(consume, either, topic):
 def test_a_broker_that_is_away_is_named_before_the_deadline(either):
     away = either.model_copy(update={"bootstrap": "127.0.0.1:1"})
     started = time.monotonic()
-    with pytest.raises(BrokerAwayError, match="must answer within 0.5 s"):
+    with pytest.raises(BrokerAwayError, match=r"must answer within 0\.5 s"):
         open_consumer(away, "t", 0, None, deadline_seconds=0.5)
     assert time.monotonic() - started < 10
 

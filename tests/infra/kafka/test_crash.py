@@ -27,7 +27,7 @@ def run(kafka, environment, tmp_path):
 
     def start(bound=RECORDS_PER_PARTITION, client="confluent"):
         command = [sys.executable, "-m", "tests.infra.kafka.copy_flow"]
-        arguments = [kafka.bootstrap, environment, str(tmp_path), client, str(bound)]
+        arguments = [kafka.bootstrap, environment, str(tmp_path), client, str(bound), "30"]
         started.append(subprocess.Popen([*command, *arguments], cwd=ROOT))
         return started[-1]
 

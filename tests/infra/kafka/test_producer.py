@@ -8,9 +8,7 @@ import pytest
 from infra.kafka.consumers import open_consumer
 from infra.kafka.errors import BrokerAwayError, DeliveryError
 from infra.kafka.producer import BatchProducer
-from infra.stack.process import find_free_port
 from schemas.settings import KafkaSettings
-from tests.stack_fixtures import end, start_broker
 
 
 @pytest.fixture
@@ -29,6 +27,11 @@ def read(settings, topic, partition, count):
         return records
     finally:
         consumer.close()
+
+
+def write_durably(producer, topic, value):
+    producer.send(topic, 0, b"k", value, [])
+    producer.flush()
 
 
 def test_flushed_records_are_in_the_log_in_order(producer, kafka, topic):
@@ -61,9 +64,10 @@ def test_a_record_over_every_limit_fails_at_once(producer, topic):
 
 def test_a_missing_topic_fails_before_the_deadline(kafka):
     producer = BatchProducer(kafka, deadline_seconds=1)
+    started = time.monotonic()
     with pytest.raises(DeliveryError):
-        producer.send("no-such-topic", 0, b"k", b"v", [])
-        producer.flush()
+        write_durably(producer, "no-such-topic", b"v")
+    assert time.monotonic() - started < 10
     producer.close()
 
 
@@ -78,30 +82,6 @@ def test_more_than_may_wait_is_flushed_on_the_way(producer, topic):
 
 def test_a_broker_that_is_away_is_named_before_the_deadline():
     started = time.monotonic()
-    with pytest.raises(BrokerAwayError, match="must answer within 0.5 s"):
+    with pytest.raises(BrokerAwayError, match=r"must answer within 0\.5 s"):
         BatchProducer(KafkaSettings(bootstrap="127.0.0.1:1"), deadline_seconds=0.5)
     assert time.monotonic() - started < 10
-
-
-def test_a_broker_that_dies_makes_the_flush_fail_in_time(tmp_path):
-    port = find_free_port()
-    running = start_broker(tmp_path / "broker", port)
-    try:
-        settings = KafkaSettings(bootstrap=f"127.0.0.1:{port}")
-        from infra.kafka.topics import ensure_topics
-
-        ensure_topics(settings, "test")
-        producer = BatchProducer(settings, deadline_seconds=2)
-        producer.send("test.ops.alerts", 0, b"k", b"before", [])
-        producer.flush()
-        running.process.kill()
-        running.process.wait(10)
-        started = time.monotonic()
-        producer.send("test.ops.alerts", 0, b"k", b"after", [])
-        with pytest.raises(DeliveryError):
-            producer.flush()
-        assert time.monotonic() - started < 15
-        assert producer.positions == {("test.ops.alerts", 0): 1}
-        producer.close()
-    finally:
-        end(running)

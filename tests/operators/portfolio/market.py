@@ -98,7 +98,8 @@ def control(name, effective_ns=None, identity="c1"):
 
 
 def settings(**changes):
-    return PortfolioSettings(**changes)
+    fields = {"position_notional_max_pct": Decimal(10)}
+    return PortfolioSettings(**{**fields, **changes})
 
 
 def paper(**changes):

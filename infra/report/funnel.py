@@ -1,0 +1,98 @@
+"""From signal to fill: how many records passed each stage, and why the others did not."""
+
+from typing import Any
+
+import polars as pl
+
+from infra.report.session import SessionTables
+from schemas.trading import DenialReason, OrderStatus, Verdict
+
+MEANINGS: dict[DenialReason, str] = {
+    DenialReason.SIGNAL_SCHEMA: "the signal broke its contract",
+    DenialReason.PROVENANCE: "this kind of market data may not open a position",
+    DenialReason.WARMING_UP: "trading had not begun yet",
+    DenialReason.HALTED: "an operator had halted entries",
+    DenialReason.STALE: "the symbol's newest tick was too old",
+    DenialReason.POSITION_OPEN: "the strategy already held the symbol",
+    DenialReason.NO_POSITION: "there was nothing to exit",
+    DenialReason.VOTE_AGAINST: "the weighted vote was below the least score",
+    DenialReason.STOP_MISSING: "the signal proposed no usable protective stop",
+    DenialReason.ORDER_RATE: "too many orders within a minute",
+    DenialReason.DAILY_LOSS: "the day's loss limit was reached",
+    DenialReason.DRAWDOWN: "the drawdown limit was reached",
+    DenialReason.POSITION_COUNT: "the account held as many positions as it may",
+    DenialReason.POSITION_NOTIONAL: "the cap on one position left nothing to buy",
+    DenialReason.GROSS_NOTIONAL: "the cap on all positions left nothing to buy",
+    DenialReason.CASH: "the cash paid for nothing",
+    DenialReason.LOT_SIZE: "the size came to less than one lot",
+    DenialReason.TICK_SIZE: "a price did not lie on the instrument's grid",
+    DenialReason.NOTIONAL_MIN: "the order was below the venue's least notional",
+}
+
+ENDED = (OrderStatus.FILLED, OrderStatus.CANCELLED, OrderStatus.REJECTED)
+
+
+def latest_orders(session: SessionTables) -> pl.DataFrame:
+    """Return the last update of every order."""
+    return (
+        session["trade.orders"]
+        .sort("sequence", maintain_order=True)
+        .unique("order_id", keep="last", maintain_order=True)
+    )
+
+
+def summarise_funnel(session: SessionTables) -> dict[str, Any]:
+    """Return the counts of every stage by strategy, and whether the stages add up."""
+    signals, decisions = session["trade.signals"], session["trade.decisions"]
+    orders, fills = latest_orders(session), session["trade.fills"]
+    verdicts = dict(decisions["verdict"].value_counts().rows())
+    approved = verdicts.get(Verdict.APPROVED, 0) + verdicts.get(Verdict.RESIZED, 0)
+    undecided = signals.join(decisions, left_on="id", right_on="cause", how="anti").height
+    unknown_orders = fills.join(orders, on="order_id", how="anti").height
+    return {
+        "stages": [
+            {"stage": "signals", "records": signals.height},
+            {"stage": "approved decisions", "records": approved},
+            {"stage": "orders", "records": orders.height},
+            {"stage": "orders filled", "records": fills["order_id"].n_unique()},
+            {"stage": "legs closed", "records": session["trade.outcomes"].height},
+        ],
+        "signals": _count(signals, "strategy", "action"),
+        "decisions": _count(decisions, "strategy", "verdict", "denial"),
+        "orders": _count(orders, "strategy", "purpose", "status"),
+        "fills": _count(fills, "strategy", "purpose"),
+        "signals_undecided": undecided,
+        "fills_without_order": unknown_orders,
+        "orders_open": orders.filter(~pl.col("status").is_in([end.value for end in ENDED])).height,
+        "reconciles": undecided == 0 and unknown_orders == 0 and decisions.height == signals.height,
+    }
+
+
+def _count(frame: pl.DataFrame, *keys: str) -> list[dict[str, Any]]:
+    return frame.group_by(keys).agg(records=pl.len().cast(pl.Int64)).sort(keys).to_dicts()
+
+
+def count_denials(session: SessionTables) -> list[dict[str, Any]]:
+    """Return why signals were not traded: reason, meaning and count, the most frequent first."""
+    denied = session["trade.decisions"].filter(pl.col("verdict") == Verdict.DENIED.value)
+    counted = denied.group_by("denial").agg(records=pl.len(), strategies=pl.col("strategy"))
+    total = denied.height
+    rows = [
+        {
+            "reason": row["denial"],
+            "meaning": meaning_of(row["denial"]),
+            "records": row["records"],
+            "share_pct": 100 * row["records"] / total,
+            "by_strategy": {
+                name: row["strategies"].count(name) for name in sorted(set(row["strategies"]))
+            },
+        }
+        for row in counted.to_dicts()
+    ]
+    return sorted(rows, key=lambda row: (-int(row["records"]), str(row["reason"])))
+
+
+def meaning_of(reason: str) -> str:
+    """Return a denial in words; an unknown reason is said to be one."""
+    known = set(DenialReason)
+    return MEANINGS[DenialReason(reason)] if reason in known else "unknown to this version"

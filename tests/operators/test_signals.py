@@ -1,0 +1,275 @@
+import pickle
+from functools import cache
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from infra.onnx_session import OnnxSession
+from operators.signals import SignalMachine
+from operators.strategies import build_strategies
+from operators.voters import build_voters
+from schemas.codec import encode
+from schemas.fields import Action, Stance
+from schemas.ids import features_id
+from schemas.settings import (
+    ModelSettings,
+    StrategySettings,
+    VoteSettings,
+    default_models,
+    default_strategies,
+)
+from schemas.signals import SignalEmitted
+from tests.operators.recorded_bars import recorded_frame
+
+ARTEFACT = Path(__file__).parents[2] / "onnx_models" / "artefacts" / "lightgbm_1h"
+HOUR_NS = 3_600_000_000_000
+
+
+@cache
+def session() -> OnnxSession:
+    return OnnxSession(ARTEFACT)
+
+
+def build_machine(strategies=None, models=None) -> SignalMachine:
+    chosen = default_strategies() if strategies is None else strategies
+    voters = build_voters(default_models() if models is None else models, {"lightgbm": session()})
+    return SignalMachine(build_strategies(chosen), voters, VoteSettings())
+
+
+@cache
+def excerpt() -> pl.DataFrame:
+    """Return 12 days of three symbols, hourly and daily, after everything has warmed up."""
+    symbols = ["BTCUSDT", "DOGEUSDT", "LINKUSDT"]
+    times = recorded_frame()["close_time_ns"]
+    start = times.min() + 25 * 24 * HOUR_NS
+    within = pl.col("close_time_ns").is_between(start, start + 12 * 24 * HOUR_NS)
+    return recorded_frame().filter(within & pl.col("symbol").is_in(symbols))
+
+
+@cache
+def uncut() -> tuple[list[SignalEmitted], bytes]:
+    machine = build_machine()
+    return machine.on_features(excerpt()), pickle.dumps(machine.state)
+
+
+def make_bars(closes, **columns):
+    """Return hand-made hourly bars of one symbol on which every input is known and quiet."""
+    count = len(closes)
+    frame = excerpt().filter(pl.col("timeframe") == "1h", pl.col("symbol") == "BTCUSDT").head(count)
+    assert frame.height == count
+    given_columns = {name: pl.Series(name, values) for name, values in columns.items()}
+    quiet = {"rsi_14": pl.lit(50.0), "atr_14": pl.lit(1.0)}
+    close = pl.Series("close", closes, dtype=pl.Float64)
+    return frame.with_columns(close, **(quiet | given_columns))
+
+
+def only_rsi(**models):
+    return build_machine({"rsi_mean_reversion": StrategySettings()}, models)
+
+
+def actions(signals):
+    return [(signal.event_time_ns, signal.action) for signal in signals]
+
+
+def test_excerpt_makes_every_voter_speak():
+    signals, _ = uncut()
+    spoken = {vote.voter for one in signals for vote in one.votes if vote.weight > 0}
+    assert spoken == {*default_strategies(), "lightgbm", "river_logistic"}
+    assert {one.strategy for one in signals} == set(default_strategies())
+    assert len(signals) > 50
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.lists(st.floats(0.0, 1.0), max_size=12), st.booleans())
+def test_any_cut_and_any_pickle_in_between_changes_nothing(cuts, restart):
+    expected, state = uncut()
+    machine, found = build_machine(), []
+    height = excerpt().height
+    for start, end in pairwise([0, *sorted(int(cut * height) for cut in cuts), height]):
+        found += machine.on_features(excerpt()[start:end])
+        if restart:
+            remembered = pickle.loads(pickle.dumps(machine.state))
+            machine = build_machine()
+            machine.state = remembered
+    found.sort(key=lambda one: (one.event_time_ns, one.venue, one.symbol, one.strategy, one.action))
+    assert [encode(one) for one in found] == [encode(one) for one in expected]
+    again = build_machine()
+    again.state = pickle.loads(state)
+    assert {key: value.tolist() for key, value in machine.state.holds.items()} == {
+        key: value.tolist() for key, value in again.state.holds.items()
+    }
+
+
+def test_one_bar_at_a_time_equals_all_at_once():
+    machine, found = build_machine(), []
+    for _, bars in excerpt().group_by("close_time_ns", maintain_order=True):
+        found += machine.on_features(bars)
+    assert [encode(one) for one in found] == [encode(one) for one in uncut()[0]]
+
+
+def test_a_signal_comes_at_the_rising_edge_only():
+    bars = make_bars([100.0] * 7, rsi_14=[50.0, 34.0, 33.0, 36.0, 34.0, 70.0, 70.0])
+    times = bars["close_time_ns"].to_list()
+    assert actions(only_rsi().on_features(bars)) == [
+        (times[1], Action.ENTER),
+        (times[4], Action.ENTER),
+        (times[5], Action.EXIT),
+    ]
+
+
+def test_a_missing_input_ends_a_condition():
+    bars = make_bars([100.0] * 3, rsi_14=[34.0, None, 34.0])
+    assert len(only_rsi().on_features(bars)) == 2
+
+
+def test_a_condition_of_one_symbol_says_nothing_about_another():
+    own = make_bars([100.0] * 2, rsi_14=[34.0, 34.0])
+    other = own.with_columns(symbol=pl.lit("ETHUSDT"))
+    both = pl.concat([own, other]).sort("close_time_ns", "symbol")
+    found = only_rsi().on_features(both)
+    assert [(one.symbol, one.event_time_ns) for one in found] == [
+        ("BTCUSDT", own["close_time_ns"][0]),
+        ("ETHUSDT", own["close_time_ns"][0]),
+    ]
+
+
+def test_an_exit_wins_over_an_entry_on_the_same_bar():
+    strategies = {"bollinger_bounce": StrategySettings()}
+    bars = make_bars([100.0], low=[90.0], high=[110.0], bb_lower=[95.0], bb_upper=[105.0])
+    found = build_machine(strategies, {}).on_features(bars.with_columns(rsi_14=pl.lit(40.0)))
+    assert [one.action for one in found] == [Action.EXIT]
+
+
+def test_an_entry_carries_stop_target_and_reason_with_its_numbers():
+    bars = make_bars([100.0], rsi_14=[34.2], atr_14=[1.25])
+    (signal,) = only_rsi().on_features(bars)
+    assert (signal.action, signal.stance) == (Action.ENTER, Stance.BUY)
+    assert (signal.stop_price, signal.target_price, signal.trail_distance) == (97.5, 103.75, None)
+    assert signal.reason.startswith("RSI 34.2 below 35; stop 2 x ATR 1.25 = 97.5")
+    bar = bars.row(0, named=True)
+    assert signal.bar_id == bar["id"]
+    assert signal.cause == features_id("binance_spot", "BTCUSDT", "1h", bar["close_time_ns"])
+    assert signal.provenance == "reconstructed"
+
+
+def test_an_exit_proposes_no_prices():
+    (signal,) = only_rsi().on_features(make_bars([100.0], rsi_14=[66.0]))
+    assert (signal.action, signal.stance) == (Action.EXIT, Stance.SELL)
+    assert (signal.stop_price, signal.target_price, signal.trail_distance) == (None, None, None)
+
+
+def test_score_is_the_weighted_mean_of_those_that_did_not_abstain():
+    for signal in uncut()[0]:
+        cast = [vote for vote in signal.votes if vote.stance is not Stance.ABSTAIN]
+        assert all(vote.weight == 1.0 for vote in cast)
+        leans = [vote.probability_buy - vote.probability_sell for vote in cast]
+        assert signal.score == pytest.approx(sum(leans) / len(leans), abs=1e-12)
+
+
+def test_weights_move_the_score():
+    bars = excerpt().filter(pl.col("timeframe") == "1h")
+    plain = ModelSettings(kind="onnx")
+    light, heavy = (
+        only_rsi(lightgbm=plain.model_copy(update={"weight": weight})).on_features(bars)[0]
+        for weight in (1.0, 3.0)
+    )
+    rule, model = (vote.probability_buy - vote.probability_sell for vote in light.votes)
+    assert light.score == pytest.approx((rule + model) / 2)
+    assert heavy.score == pytest.approx((rule + 3 * model) / 4)
+
+
+def test_a_vote_without_its_inputs_abstains_and_never_holds():
+    signals = only_others_missing()
+    (vote,) = [vote for vote in signals[0].votes if vote.voter == "bollinger_bounce"]
+    assert vote.stance is Stance.ABSTAIN
+    assert vote.weight == 0.0
+    assert vote.probability_hold is None
+    assert vote.reason == "missing inputs: bb_lower"
+
+
+def only_others_missing():
+    strategies = {"rsi_mean_reversion": StrategySettings(), "bollinger_bounce": StrategySettings()}
+    bars = make_bars([100.0], rsi_14=[34.0], bb_lower=[None], bb_upper=[1e9])
+    return build_machine(strategies, {}).on_features(
+        bars.with_columns(pl.col("bb_lower").cast(pl.Float64))
+    )
+
+
+def test_abstentions_leave_the_score_alone():
+    assert only_others_missing()[0].score == 1.0
+
+
+def test_voters_of_another_timeframe_abstain_and_say_so():
+    daily = next(one for one in uncut()[0] if one.timeframe == "1d")
+    reasons = {vote.voter: vote.reason for vote in daily.votes if vote.stance is Stance.ABSTAIN}
+    assert reasons.keys() == {
+        "bollinger_bounce",
+        "lightgbm",
+        "ma_crossover",
+        "river_logistic",
+        "rsi_mean_reversion",
+    }
+    assert set(reasons.values()) == {"votes on 1h bars; this bar is 1d"}
+    assert daily.score in {1.0, -1.0}
+
+
+def test_a_rule_that_neither_enters_nor_exits_holds_and_counts():
+    held = [v for s in uncut()[0] for v in s.votes if v.kind == "rule" and v.stance == "hold"]
+    assert held
+    assert {(vote.probability_buy, vote.probability_hold) for vote in held} == {(0.0, 1.0)}
+    assert all("neither entry nor exit; " in vote.reason for vote in held)
+
+
+def test_ids_are_unique_and_do_not_depend_on_which_strategies_are_on():
+    ids = {one.id for one in uncut()[0]}
+    assert len(ids) == len(uncut()[0])
+    alone = build_machine({"rsi_mean_reversion": StrategySettings()}).on_features(excerpt())
+    assert {one.id for one in alone} <= ids
+
+
+def test_signals_are_sorted():
+    keys = [
+        (one.event_time_ns, one.venue, one.symbol, one.strategy, one.action) for one in uncut()[0]
+    ]
+    assert keys == sorted(keys)
+
+
+def test_a_strategy_with_new_numbers_forgets_what_the_old_one_remembered():
+    bars = make_bars([100.0] * 2, rsi_14=[24.0, 24.0])
+    old, new = (
+        only_rsi(),
+        build_machine(
+            {"rsi_mean_reversion": StrategySettings(parameters={"rsi_entry_max": 25})}, {}
+        ),
+    )
+    assert len(old.on_features(bars[:1])) == 1
+    new.state = old.state
+    assert len(new.on_features(bars[1:])) == 1
+    same = only_rsi()
+    same.state = old.state
+    assert same.on_features(bars[1:]) == []
+
+
+def test_prefix_of_the_bars_gives_the_prefix_of_the_signals():
+    half = excerpt()["close_time_ns"].sort()[excerpt().height // 2]
+    early = build_machine().on_features(excerpt().filter(pl.col("close_time_ns") <= half))
+    expected = [one for one in uncut()[0] if one.event_time_ns <= half]
+    assert [encode(one) for one in early] == [encode(one) for one in expected]
+
+
+def test_bars_of_a_timeframe_that_nobody_asked_for_are_ignored():
+    machine = build_machine()
+    assert machine.on_features(excerpt().with_columns(timeframe=pl.lit("5m"))) == []
+    assert machine.state.series == []
+
+
+def test_every_number_of_a_signal_is_finite():
+    for signal in uncut()[0]:
+        numbers = [signal.score, signal.close, *(vote.weight for vote in signal.votes)]
+        numbers += [one for one in (signal.stop_price, signal.target_price) if one is not None]
+        assert np.isfinite(numbers).all()
