@@ -29,6 +29,7 @@ TRADES_FROM = "2024-08-08T23:55:00"
 """From here on two symbols are recorded trade by trade; the bars before it are whole."""
 POLL_SECONDS = 0.25
 DEADLINE_SECONDS = 600.0
+RESTARTS_MAX = 3
 
 
 class DemoProgress(Struct, kw_only=True):
@@ -91,6 +92,7 @@ class Demo:
             if self._failure is not None:
                 msg = f"replay failed; {self._failure}"
                 raise RuntimeError(msg) from self._failure
+            self._refuse_crashing()
             if not publisher.is_alive():
                 lags = read_lags(self.settings)
                 if done_traded is None and lags.get("trading") == 0:
@@ -106,6 +108,16 @@ class Demo:
             "seconds_traded": round(done_traded, 2),
             "seconds_archived": round(time.monotonic() - started, 2),
         }
+
+    def _refuse_crashing(self) -> None:
+        """Raise RuntimeError with the end of its log if a process keeps dying: waiting would not help."""
+        assert self._supervisor is not None
+        for process in self._supervisor.statuses():
+            if process.restarts >= RESTARTS_MAX:
+                log = self._supervisor.log_folder / f"{process.name}.log"
+                tail = " | ".join(log.read_text(errors="replace").splitlines()[-3:])
+                msg = f"process {process.name!r} must stay up; it died {process.restarts} times; {tail}"
+                raise RuntimeError(msg)
 
     def _publish(self) -> None:
         try:

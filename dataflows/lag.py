@@ -42,7 +42,7 @@ def read_lags(settings: Settings) -> dict[str, int]:
 
 def _committed(admin: KafkaAdminClient, group: str) -> dict[tuple[str, int], int]:
     try:
-        found = admin.list_group_offsets(group)
+        found = admin.list_group_offsets(group)[group]
     except KafkaError:
         # A broker that never saw a group has no coordinator for one: nothing was committed.
         return {}

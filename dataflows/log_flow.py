@@ -32,6 +32,7 @@ WRITES = {
     ),
     "features": ("market.bars", "market.features", "market.late", "ops.dead_letters"),
     "signals": ("trade.signals",),
+    "archive": (),
     "portfolio": (
         "trade.decisions", "trade.orders", "trade.fills", "trade.positions", "trade.outcomes",
         "ops.applied", "ops.dead_letters",

@@ -64,6 +64,8 @@ def reporting(*, as_json: bool) -> Iterator[None]:
         raise
     except SafetyRefusedError as error:
         fail(ExitCode.REFUSED, str(error), as_json=as_json)
+    except KeyError:
+        raise  # Ours to mend, not the user's.
     except (ValueError, LookupError) as error:
         fail(ExitCode.USAGE, str(error), as_json=as_json)
     except (OSError, RuntimeError) as error:

@@ -13,7 +13,8 @@ from infra.settings import Settings, load_settings
 MODELS = Path(__file__).resolve().parents[2] / "onnx_models"
 
 EnvironmentOption = Annotated[
-    str, typer.Option("--environment", "--env", help="Environment to report on (from settings).")
+    str,
+    typer.Option("--environment", "--env", "-e", help="Environment to report on (from settings)."),
 ]
 FolderOption = Annotated[
     Path | None, typer.Option("--folder", help="Folder of a backtest instead of an environment.")
@@ -36,7 +37,8 @@ def report(
 ) -> None:
     """Write the HTML report of a session and print its summary; all of it PAPER."""
     from infra.report.render import write_report  # noqa: PLC0415  # Plotly is heavy
-    from infra.report.summary import print_summary, summarise  # noqa: PLC0415
+    from infra.report.summary import summarise  # noqa: PLC0415
+    from infra.report.terminal import print_summary  # noqa: PLC0415
     from infra.report.voters import read_training_periods  # noqa: PLC0415
 
     with reporting(as_json=as_json):

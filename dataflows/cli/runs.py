@@ -66,6 +66,7 @@ def run(
 ) -> None:
     """Run a dataflow until Ctrl-C or SIGTERM, with recovery on."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    logging.getLogger("kafka").setLevel(logging.ERROR)
     with reporting(as_json=as_json):
         from dataflows.runner import run_flow, shards  # noqa: PLC0415  # loads the whole engine
 

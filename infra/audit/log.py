@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -101,15 +102,15 @@ class KafkaLog:
             LogUnreadableError: the broker does not answer.
             EnvironmentMissingError: it holds no topic of `environment`.
         """
-        self._environment = environment
-        try:
-            self._consumer = KafkaConsumer(**_options(settings))
-            known = self._consumer.topics()
+        self._environment, self._settings = environment, settings
+        with self._connected() as consumer:
+            names = [full_name(environment, topic) for topic in TOPICS]
+            known = consumer.topics()
             self._places = [
                 TopicPartition(name, partition)
-                for name in (full_name(environment, topic) for topic in TOPICS)
+                for name in names
                 if name in known
-                for partition in sorted(self._consumer.partitions_for_topic(name) or ())
+                for partition in sorted(consumer.partitions_for_topic(name) or ())
             ]
             if not self._places:
                 msg = (
@@ -117,12 +118,24 @@ class KafkaLog:
                     f"{settings.bootstrap!r}; name another with --env"
                 )
                 raise EnvironmentMissingError(msg)
-            self._starts = self._consumer.beginning_offsets(self._places)
-            self._ends = self._consumer.end_offsets(self._places)
-        except KafkaError as error:
-            msg = f"broker at {settings.bootstrap!r} must answer; found {error}; start it"
-            raise LogUnreadableError(msg) from error
+            self._starts = consumer.beginning_offsets(self._places)
+            self._ends = consumer.end_offsets(self._places)
+        self._consumer = KafkaConsumer(**_options(settings))
         self._settle_until = time.monotonic() + settle_seconds
+
+    @contextmanager
+    def _connected(self) -> Iterator[Any]:
+        """Yield a consumer of its own: one that reads a topic forgets where the others are."""
+        consumer = None
+        try:
+            consumer = KafkaConsumer(**_options(self._settings))
+            yield consumer
+        except KafkaError as error:
+            msg = f"broker at {self._settings.bootstrap!r} must answer; found {error}; start it"
+            raise LogUnreadableError(msg) from error
+        finally:
+            if consumer is not None:
+                consumer.close(autocommit=False)
 
     def partitions(self, topic: str) -> list[int]:
         """Return the partitions of `topic`."""
@@ -167,7 +180,9 @@ class KafkaLog:
     def moved(self) -> str:
         """Return which partition has grown since the audit began; waits for an epoch to pass."""
         time.sleep(max(0.0, self._settle_until - time.monotonic()))
-        now = self._consumer.end_offsets(self._places)
+        with self._connected() as consumer:
+            consumer.topics()
+            now = consumer.end_offsets(self._places)
         grown = [place for place in self._places if now[place] != self._ends[place]]
         return f"{grown[0].topic}/{grown[0].partition}" if grown else ""
 
@@ -186,6 +201,7 @@ def _options(settings: KafkaSettings) -> dict[str, Any]:
         "isolation_level": "read_committed",
         "metrics_enabled": False,
         "allow_auto_create_topics": False,
+        "fetch_max_wait_ms": 50,
         "fetch_max_bytes": 32 * 1024 * 1024,
         "max_partition_fetch_bytes": 16 * 1024 * 1024,
         "bootstrap_timeout_ms": int(DEADLINE_SECONDS * 1000),

@@ -4,7 +4,7 @@ import io
 import re
 from collections.abc import Iterable, Sequence
 from decimal import Decimal
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any, NamedTuple, Protocol
 
 import msgspec
@@ -12,7 +12,7 @@ import polars as pl
 from msgspec import NODEFAULT, Struct, inspect
 
 from schemas.batches import ProgressMarked
-from schemas.codec import encode
+from schemas.codec import encode, schema_header
 from schemas.ddl import LOG_FRAME, time_columns
 from schemas.frames import polars_schema
 from schemas.operations import DeadLetterRecorded, build_dead_letter
@@ -67,16 +67,17 @@ def rows_of(
     found: list[_Located] = []
     invalid: list[DeadLetterRecorded] = []
     skipped = 0
-    decode = _decoder(message).decode
+    decode, usual = _decoder(message).decode, schema_header(message)
     for partition, records in batches:
         for record in records:
             headers: dict[str, bytes | None] = dict(record.headers or ())
-            value, named = record.value, headers.get("schema")
-            if value is None or (named or b"").startswith(PROGRESS_PREFIX):
+            value, named = record.value, headers.get("schema", usual)
+            if value is None or (named != usual and (named or b"").startswith(PROGRESS_PREFIX)):
                 skipped += 1
                 continue
             try:
-                _check_header(message, named)
+                if named != usual:
+                    _check_header(message, named)
                 row = decode(value)
                 # A raw line feed is legal between JSON tokens, but ends a row of NDJSON.
                 text = encode(row) if b"\n" in value or b"\r" in value else value
@@ -107,7 +108,7 @@ def _check_header(message: type[Struct], named: bytes | None) -> None:
 
 
 def _number(text: bytes | None) -> int | None:
-    if text is None or not text.isdigit() or len(text) > 19:
+    if text is None or len(text) > 19 or not text.isdigit():
         return None
     number = int(text)
     return number if number <= _INT64_MAX else None
@@ -191,7 +192,7 @@ def _log_columns(found: list[_Located]) -> pl.DataFrame:
             "_offset": offsets,
             "_version": offsets,
             "_config": [_text(each) for each in configs],
-            "_epoch": [_number(each) or 0 for each in epochs],
+            "_epoch": [_epoch(each) for each in epochs],
             "_ingest_ns": pl.Series([_number(each) for each in ingests], dtype=pl.Int64),
             "_emit_ns": pl.Series([_number(each) for each in emits], dtype=pl.Int64),
         },
@@ -199,5 +200,11 @@ def _log_columns(found: list[_Located]) -> pl.DataFrame:
     ).cast(LOG_FRAME)
 
 
+@lru_cache(maxsize=256)
 def _text(value: bytes | None) -> str:
     return value.decode(errors="replace") if value else ""
+
+
+@lru_cache(maxsize=256)
+def _epoch(value: bytes | None) -> int:
+    return _number(value) or 0

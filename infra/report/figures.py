@@ -84,7 +84,7 @@ def build_figures(session: SessionTables, summary: Figure) -> Figure:
         "drawdown": draw_drawdown(worth, held),
         "funnel": draw_funnel(summary),
         "denials": draw_denials(summary),
-        "pnl": draw_pnl(session),
+        "pnl": draw_pnl(session, worth["time_ns"]),
         "returns": draw_histogram(session, "return_pct", 1.0, "return of a leg, %"),
         "holding": draw_histogram(session, "holding_ns", HOUR_NS, "holding time, hours"),
     }
@@ -336,8 +336,11 @@ def strategy_colour(names: list[str], name: str) -> str:
     return STRATEGY_COLOURS[names.index(name) % len(STRATEGY_COLOURS)]
 
 
-def draw_pnl(session: SessionTables) -> Figure:
-    """Return the running sum of realised profit of every strategy, after fees."""
+def draw_pnl(session: SessionTables, times_ns: pl.Series) -> Figure:
+    """Return the running sum of realised profit of every strategy, after fees.
+
+    Every line spans `times_ns`, the times of the equity curve.
+    """
     legs = session[OutcomeClosed.topic]
     names = sorted({*legs["strategy"].unique(), *session["trade.decisions"]["strategy"].unique()})
     traces = []
@@ -345,10 +348,17 @@ def draw_pnl(session: SessionTables) -> Figure:
         mine = legs.filter(pl.col("strategy") == name).select(
             time_ns="event_time_ns", net=pl.col("net_pnl").cast(pl.Float64).cum_sum()
         )
+        if mine.is_empty():
+            continue
+        spanned = pl.DataFrame(
+            {
+                "time_ns": [times_ns.min(), *mine["time_ns"], times_ns.max()],
+                "net": [0.0, *mine["net"], mine["net"][-1]],
+            }
+        ).drop_nulls()
         line = {"shape": "hv", "color": strategy_colour(names, name), "width": 2}
         hover = "%{x|%Y-%m-%d %H:%M}<br>%{y:,.2f} USD"
-        if mine.height:
-            traces.append(_line(mine, "net", name, "", line=line, hovertemplate=hover))
+        traces.append(_line(spanned, "net", name, "", line=line, hovertemplate=hover))
     return {"data": traces, "layout": layout("realised, USD")}
 
 

@@ -5,7 +5,8 @@ from typing import Any
 import polars as pl
 
 from infra.report.session import SessionTables
-from schemas.trading import DenialReason, OrderStatus, Verdict
+from schemas.fields import Action
+from schemas.trading import DenialReason, OrderPurpose, OrderStatus, Verdict
 
 MEANINGS: dict[DenialReason, str] = {
     DenialReason.SIGNAL_SCHEMA: "the signal broke its contract",
@@ -32,6 +33,10 @@ MEANINGS: dict[DenialReason, str] = {
 ENDED = (OrderStatus.FILLED, OrderStatus.CANCELLED, OrderStatus.REJECTED)
 
 
+DECIDED = (OrderPurpose.ENTRY.value, OrderPurpose.EXIT.value)
+"""Purposes of the orders that a decision asks for; stops and targets protect what was filled."""
+
+
 def latest_orders(session: SessionTables) -> pl.DataFrame:
     """Return the last update of every order."""
     return (
@@ -42,10 +47,15 @@ def latest_orders(session: SessionTables) -> pl.DataFrame:
 
 
 def summarise_funnel(session: SessionTables) -> dict[str, Any]:
-    """Return the counts of every stage by strategy, and whether the stages add up."""
+    """Return the counts of every stage by strategy, and whether the stages add up.
+
+    An order counts with its last status, and as filled from its first fill on.
+    """
     signals, decisions = session["trade.signals"], session["trade.decisions"]
     orders, fills = latest_orders(session), session["trade.fills"]
     verdicts = dict(decisions["verdict"].value_counts().rows())
+    decided = orders.filter(pl.col("purpose").is_in(DECIDED))
+    filled = fills.filter(pl.col("purpose").is_in(DECIDED))["order_id"].n_unique()
     approved = verdicts.get(Verdict.APPROVED, 0) + verdicts.get(Verdict.RESIZED, 0)
     undecided = signals.join(decisions, left_on="id", right_on="cause", how="anti").height
     unknown_orders = fills.join(orders, on="order_id", how="anti").height
@@ -53,10 +63,11 @@ def summarise_funnel(session: SessionTables) -> dict[str, Any]:
         "stages": [
             {"stage": "signals", "records": signals.height},
             {"stage": "approved decisions", "records": approved},
-            {"stage": "orders", "records": orders.height},
-            {"stage": "orders filled", "records": fills["order_id"].n_unique()},
+            {"stage": "their orders", "records": decided.height},
+            {"stage": "of these filled", "records": filled},
             {"stage": "legs closed", "records": session["trade.outcomes"].height},
         ],
+        "protective_orders": orders.height - decided.height,
         "signals": _count(signals, "strategy", "action"),
         "decisions": _count(decisions, "strategy", "verdict", "denial"),
         "orders": _count(orders, "strategy", "purpose", "status"),
@@ -75,7 +86,9 @@ def _count(frame: pl.DataFrame, *keys: str) -> list[dict[str, Any]]:
 def count_denials(session: SessionTables) -> list[dict[str, Any]]:
     """Return why signals were not traded: reason, meaning and count, the most frequent first."""
     denied = session["trade.decisions"].filter(pl.col("verdict") == Verdict.DENIED.value)
-    counted = denied.group_by("denial").agg(records=pl.len(), strategies=pl.col("strategy"))
+    counted = denied.group_by("denial").agg(
+        records=pl.len(), strategies=pl.col("strategy"), actions=pl.col("action")
+    )
     total = denied.height
     rows = [
         {
@@ -83,6 +96,7 @@ def count_denials(session: SessionTables) -> list[dict[str, Any]]:
             "meaning": meaning_of(row["denial"]),
             "records": row["records"],
             "share_pct": 100 * row["records"] / total,
+            "by_action": {action.value: row["actions"].count(action.value) for action in Action},
             "by_strategy": {
                 name: row["strategies"].count(name) for name in sorted(set(row["strategies"]))
             },

@@ -1,7 +1,7 @@
 """The records of one session as frames, from a folder of Parquet files or from the archive."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -9,7 +9,7 @@ import msgspec
 import polars as pl
 from msgspec import Struct
 
-from schemas.ddl import table_name
+from infra.folder_sink import topic_file
 from schemas.frames import polars_schema, to_frame
 from schemas.market import BarClosed, FeaturesComputed, InstrumentListed
 from schemas.operations import SettingsPublished
@@ -34,6 +34,9 @@ LOADED: tuple[type[Struct], ...] = (
 """Messages whose every record is loaded; bars are loaded in part, features only counted."""
 
 COUNTED = (BARS, FEATURES, *(message.topic for message in LOADED if hasattr(message, "topic")))
+
+SETTINGS_FILE = "settings.json"
+"""What a backtest writes beside its tables: the effective settings and their hash."""
 
 SERIES_POINTS_MAX = 10_000
 """Bars per symbol in the loaded series."""
@@ -105,11 +108,6 @@ def empty_frame(topic: str) -> pl.DataFrame:
     return pl.DataFrame(schema=polars_schema(message))
 
 
-def file_name(topic: str) -> str:
-    """Return the name of the Parquet file of `topic`."""
-    return f"{table_name(topic)}.parquet"
-
-
 def load_folder(path: Path) -> SessionTables:
     """Return the session that `path` holds as one Parquet file per topic; a missing file is empty.
 
@@ -127,7 +125,12 @@ def load_folder(path: Path) -> SessionTables:
         for message in LOADED
     }
     features = _scan_file(path, FeaturesComputed).select(pl.len()).collect(engine="streaming")
-    return _assemble(path.resolve().name, frames, _scan_file(path, BarClosed), features.item())
+    found = _assemble(path.resolve().name, frames, _scan_file(path, BarClosed), features.item())
+    written = path / SETTINGS_FILE
+    if not written.exists():
+        return found
+    published = msgspec.json.decode(written.read_bytes())
+    return replace(found, config_hashes=(published["hash"],), settings=published["settings"])
 
 
 def build_session(name: str, messages: Iterable[Struct]) -> SessionTables:
@@ -180,7 +183,7 @@ def _assemble(
 
 def _scan_file(folder: Path, message: type[Struct]) -> pl.LazyFrame:
     schema = polars_schema(message)
-    path = folder / file_name(topic_of(message))
+    path = topic_file(folder, topic_of(message))
     if not path.exists():
         return pl.LazyFrame(schema=schema)
     scan = pl.scan_parquet(path)

@@ -16,14 +16,11 @@ from infra.report.performance import (
     summarise_costs,
     summarise_strategies,
 )
-from infra.report.screen import print_summary
 from infra.report.session import BARS, FEATURES, SessionTables
 from infra.report.voters import Periods, summarise_voters
 from schemas.fields import Provenance
 from schemas.settings import TIMEFRAME_NS
 from schemas.trading import DecisionMade
-
-__all__ = ["print_summary", "summarise", "time_text"]
 
 DAY_NS = 86_400_000_000_000
 

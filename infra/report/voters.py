@@ -16,13 +16,15 @@ from schemas.settings import TIMEFRAME_NS
 
 CARD_NAME = "card.json"
 SCORED_MIN = 30
-PROBABILITY_MIN = 1e-15
+SCORES = ("prior_rise", "brier", "brier_prior", "log_loss", "log_loss_prior", "right_pct")
 
 SCORE_DEFINITION = (
     "P(rise) = P(buy) / (P(buy) + P(sell)) against whether the close stood higher when the signal's "
     "horizon closed; the prior is the share of rises among the same signals, known only afterwards "
     "and so the hardest constant to beat; overlapping signals are not independent"
 )
+
+Floats = npt.NDArray[np.float64]
 
 Periods = Mapping[str, tuple[int, int]]
 """Training period (first ns, last ns) by content hash of a model."""
@@ -133,30 +135,38 @@ def _score(votes: pl.DataFrame) -> dict[str, Any]:
         probability=pl.col("probability_buy") / lean,
     )
     count = scored.height
-    if count < SCORED_MIN:
-        why = f"{count} votes with a probability and a closed horizon, fewer than {SCORED_MIN}"
-        figures = known(
-            brier=(None, why), brier_prior=(None, why), log_loss=(None, why),
-            log_loss_prior=(None, why), prior_rise=(None, why),
-        )  # fmt: skip
-    else:
-        rise = scored["rise"].to_numpy()
-        probability = scored["probability"].to_numpy()
+    figures: dict[str, float | None] = dict.fromkeys(SCORES)
+    why = f"{count} votes with a probability and a closed horizon, fewer than {SCORED_MIN}"
+    if count >= SCORED_MIN:
+        rise, probability = scored["rise"].to_numpy(), scored["probability"].to_numpy()
         prior = np.full(count, rise.mean())
-        figures = known(
-            brier=(_brier(probability, rise), ""),
-            brier_prior=(_brier(prior, rise), ""),
-            log_loss=(_log_loss(probability, rise), ""),
-            log_loss_prior=(_log_loss(prior, rise), ""),
-            prior_rise=(float(prior[0]), ""),
-        )
-    return {"n": count, "definition": SCORE_DEFINITION} | figures
+        leaning = probability != 0.5
+        why = "the votes are certain (0 or 1), so one miss makes the log-loss infinite"
+        figures = {
+            "prior_rise": float(prior[0]),
+            "brier": _brier(probability, rise),
+            "brier_prior": _brier(prior, rise),
+            "log_loss": _log_loss(probability, rise),
+            "log_loss_prior": _log_loss(prior, rise),
+            "right_pct": _share_right(probability[leaning], rise[leaning]),
+        }
+    whys = {"right_pct": "no vote leant to either side"} if count >= SCORED_MIN else {}
+    return {"n": count, "definition": SCORE_DEFINITION} | known(
+        **{name: (value, whys.get(name, why)) for name, value in figures.items()}
+    )
 
 
-def _brier(probability: npt.NDArray[np.float64], rise: npt.NDArray[np.float64]) -> float:
+def _share_right(probability: Floats, rise: Floats) -> float | None:
+    if not probability.size:
+        return None
+    return 100 * float(((probability > 0.5) == (rise > 0.5)).mean())
+
+
+def _brier(probability: Floats, rise: Floats) -> float:
     return float(((probability - rise) ** 2).mean())
 
 
-def _log_loss(probability: npt.NDArray[np.float64], rise: npt.NDArray[np.float64]) -> float:
-    clipped = np.clip(probability, PROBABILITY_MIN, 1.0 - PROBABILITY_MIN)
-    return float(-(rise * np.log(clipped) + (1.0 - rise) * np.log(1.0 - clipped)).mean())
+def _log_loss(probability: Floats, rise: Floats) -> float | None:
+    if ((probability <= 0.0) | (probability >= 1.0)).any():
+        return None
+    return float(-(rise * np.log(probability) + (1.0 - rise) * np.log1p(-probability)).mean())

@@ -18,7 +18,7 @@ def percent(value: float | None, decimals: int = 2, *, signed: bool = True) -> s
     if value is None:
         return UNKNOWN
     rounded = round(value, decimals) or 0.0
-    return f"{rounded:+.{decimals}f} %" if signed and rounded else f"{rounded:.{decimals}f} %"
+    return f"{rounded:+.{decimals}f}%" if signed and rounded else f"{rounded:.{decimals}f}%"
 
 
 def number(value: float | None, decimals: int = 2) -> str:

@@ -97,7 +97,7 @@ class Portfolio:
         effective_ns = given.effective_ns
         if effective_ns is None:
             # Nothing later than this has been acted on, so a replay can act on it at the same point.
-            effective_ns = max(through_ns, EVENT_TIME_MIN_NS)
+            effective_ns = max(through_ns + 1, EVENT_TIME_MIN_NS)
             self._recorder.control(command, effective_ns)
         elif effective_ns <= through_ns:
             msg = (

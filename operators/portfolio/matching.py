@@ -82,9 +82,8 @@ class Matching:
             units = venue.worsened(order.side, base_units, trade.spread_units)
         price = rules.price(units)
         wanted = min(order.remaining, venue.capacity(rules, trade.size_units))
-        if order.reduce_only:
-            wanted = min(wanted, leg.quantity)
-        elif wanted:
+        assert not order.reduce_only or wanted <= leg.quantity
+        if wanted and not order.reduce_only:
             wanted = self._affordable(leg, wanted, price, trade.time_ns)
         if not wanted:
             return False

@@ -145,6 +145,24 @@ def _cash_at(records, decision):
     return cash
 
 
+@pytest.mark.acceptance("S-177", criterion="pending orders count towards every cap")
+@pytest.mark.parametrize(
+    ("cap", "limits", "allowed_usd"),
+    [
+        ("GROSS_NOTIONAL", {"gross_notional_max_pct": Decimal(15)}, Decimal(5_000)),
+        ("CASH", {"position_notional_max_pct": Decimal(60)}, Decimal("39900.0")),
+    ],
+)
+def test_pending_orders_take_up_a_cap(cap, limits, allowed_usd, measured):
+    signals = [signal(AT, strategy=name, stop_price=99.0) for name in ("a", "b")]
+    records = feed(portfolio(portfolio_settings=settings(**limits)), [tick(-1)], signals)
+    first, second = of(DecisionMade, records)
+    assert second.verdict == "resized"
+    assert second.justification.endswith(cap)
+    assert second.quantity * 100 == pytest.approx(allowed_usd, rel=Decimal("0.001"))
+    measured(f"{cap}: {first.quantity} pending leaves {second.quantity}")
+
+
 def test_mark_comes_at_each_full_hour_that_follows_a_trade():
     rows = [(START + n * HOUR + SECOND, 0, 10_000, 1, RECORDED) for n in (0, 1, 5)]
     records = feed(portfolio(), rows, [], through=START + 2 * DAY)

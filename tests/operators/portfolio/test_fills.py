@@ -161,6 +161,12 @@ def test_target_fills_only_when_a_trade_goes_through_it_and_pays_the_maker_fee()
     assert of(OutcomeClosed, records)[0].exit_reason == "target"
 
 
+def test_tick_at_the_target_fills_the_entry_but_not_the_target():
+    records = play(tick(1, 10_000, 40_000), tick(2, 11_000), target_price=110.0)
+    assert len(fills(records, ENTRY)) == 2
+    assert fills(records, TARGET) == []
+
+
 def test_partly_filled_target_shrinks_the_stop():
     rows = [tick(1, 10_000), tick(2, 11_100, 30_000), tick(3, 9_000)]
     records = play(*rows, target_price=110.0)

@@ -30,7 +30,9 @@ from tests.operators.portfolio.market import (
 SYMBOLS = ("AAA", "BBB", "CCC")
 PARTITION = {"AAA": 0, "BBB": 1, "CCC": 1}
 BOOK = book_of(*SYMBOLS)
-PAPER = PaperSettings(latency_ms=1_000, participation_max=Decimal("0.25"), order_lifetime_ms=600_000)
+PAPER = PaperSettings(
+    latency_ms=1_000, participation_max=Decimal("0.25"), order_lifetime_ms=600_000
+)
 CASH = Decimal(20_000)
 
 
@@ -118,39 +120,39 @@ def at_once(market):
     return target, target.advance(inputs, BOOK)
 
 
+def _edges(data):
+    cuts = sorted(data.draw(st.lists(st.integers(0, 20_000), max_size=6)))
+    return [*[START + cut * SECOND for cut in cuts], END]
+
+
 def pieces_of(market, data):
-    """Cut each partition at random event times and shuffle log order within the cut's lateness."""
+    """Cut ticks and signals of each partition apart at random, out of order within a piece."""
     rows, signals, commands = market
-    queues = {}
+    queues = []
     for partition in (0, 1):
-        cuts = sorted(data.draw(st.lists(st.integers(0, 60_000), max_size=6)))
-        edges = [START + cut * SECOND for cut in cuts] + [END]
-        queue, since = [], 0
-        for edge in edges:
+        ticks_queue, since = [], 0
+        for edge in _edges(data):
             part = [row for row in rows[partition] if since <= row[0] < edge]
-            late = data.draw(st.integers(0, 3)) if part else 0
-            # Another symbol's tick may come first; ticks of one symbol keep their log order.
-            part = sorted(part, key=lambda row: (row[0] // (10**late * SECOND), row[1], row[0]))
             if data.draw(st.booleans()):
                 # Out of order within the lateness; equal times keep their log order.
                 part.sort(key=lambda row: -row[0])
-            given_signals = [s for s in signals[partition] if since <= s.event_time_ns < edge]
-            queue.append(
-                AccountInput(
-                    partition=partition,
-                    ticks=ticks_frame(part) if part else None,
-                    signals=given_signals,
-                    tick_watermark_ns=edge,
-                    signal_watermark_ns=edge - 1 if edge != END else END,
-                )
+            frame = ticks_frame(part) if part else None
+            ticks_queue.append(
+                AccountInput(partition=partition, ticks=frame, tick_watermark_ns=edge)
             )
             since = edge
-        queues[partition] = queue
+        signals_queue, since = [], 0
+        for edge in _edges(data):
+            part = [s for s in signals[partition] if since < s.event_time_ns <= edge]
+            signals_queue.append(
+                AccountInput(partition=partition, signals=part, signal_watermark_ns=edge)
+            )
+            since = edge
+        queues += [ticks_queue, signals_queue]
     queues[0][0].controls = commands
-    ordered = []
-    while queues[0] or queues[1]:
-        partition = data.draw(st.sampled_from([p for p in (0, 1) if queues[p]]))
-        ordered.append(queues[partition].pop(0))
+    ordered = [queues[0].pop(0)]
+    while left := [number for number, queue in enumerate(queues) if queue]:
+        ordered.append(queues[data.draw(st.sampled_from(left))].pop(0))
     return ordered
 
 

@@ -107,19 +107,20 @@ def _print_denials(console: Console, summary: Summary) -> None:
     if not summary["not_traded"]:
         console.print("No signal was denied")
         return
-    columns = ("reason", "in words", "count", "share")
+    columns = ("reason", "in words", "enter", "exit", "share")
     table = _table("why signals were not traded", columns, left=2, folded="in words")
     for row in summary["not_traded"]:
         share = percent(row["share_pct"], signed=False)
-        table.add_row(row["reason"], row["meaning"], f"{row['records']:,}", share)
+        entries, exits = (f"{row['by_action'][action]:,}" for action in ("enter", "exit"))
+        table.add_row(row["reason"], row["meaning"], entries, exits, share)
     console.print(table)
 
 
 def _print_voters(console: Console, summary: Summary) -> None:
     if not summary["voters"]:
         return
-    columns = ("voter", "votes", "buy", "hold", "sell", "abstained", "Brier", "prior", "n")
-    table = _table("voters (Brier score of direction: lower is better)", columns)
+    columns = ("voter", "votes", "buy", "hold", "sell", "abstained", "Brier", "prior", "right")
+    table = _table("voters on direction (Brier score: lower is better)", columns)
     for row in summary["voters"]:
         share, score = row["stance_share_pct"], row["score"]
         table.add_row(
@@ -131,7 +132,7 @@ def _print_voters(console: Console, summary: Summary) -> None:
             ),
             number(score["brier"], 3),
             number(score["brier_prior"], 3),
-            f"{score['n']:,}",
+            percent(score["right_pct"], 0, signed=False),
         )
     console.print(table)
     for row in summary["voters"]:
