@@ -7,14 +7,23 @@ from typing import Any
 from clickhouse_connect.driver.client import Client
 from infra.report.render import write_report
 from infra.report.terminal import print_summary
+from infra.report.voters import Periods, read_training_periods
 
 from dataflows.cli.output import console, print_json
+from dataflows.parts import ARTEFACTS
 from infra.clickhouse.client import database_name
 from infra.report.environment import load_environment
 from infra.report.session import load_folder
 from infra.report.summary import summarise
 from infra.settings import Settings
 from schemas.times import parse_time_ns
+
+
+def training_periods(settings: Settings) -> Periods:
+    """Return what the models of `settings` were trained on: a score inside it is in-sample."""
+    return read_training_periods(
+        [ARTEFACTS / model.artefact for model in settings.models.values() if model.artefact]
+    )
 
 
 def _trade_start(settings: Settings) -> int | None:
@@ -32,6 +41,7 @@ def summarise_environment(
         session,
         settings.portfolio.starting_cash_usd,
         trade_start_ns=_trade_start(settings),
+        training_periods=training_periods(settings),
         ticks=timing.get("ticks"),
     )
     summary["timing"] = timing
@@ -48,6 +58,7 @@ def finish_folder(
         session,
         settings.portfolio.starting_cash_usd,
         trade_start_ns=_trade_start(settings),
+        training_periods=training_periods(settings),
         ticks=timing["ticks"],
     )
     summary["timing"] = timing

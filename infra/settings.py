@@ -33,6 +33,7 @@ class Settings(sections.Section):
     environment: str = Field(default="paper", pattern=r"^[a-z][a-z0-9-]{0,31}$")
     """Prefix of topics and tables; a session is one environment."""
     account: str = Field(default="PAPER-1", pattern=r"^[A-Z0-9-]{1,32}$")
+    """The paper account; it has one engine at a time."""
     state_dir: Path = Path(".quantstream")
     """All state of the embedded stack and of the dataflows; removable."""
     kafka: sections.KafkaSettings = sections.KafkaSettings()
@@ -42,9 +43,9 @@ class Settings(sections.Section):
     strategies: dict[str, sections.StrategySettings] = Field(
         default_factory=sections.default_strategies
     )
-    models: dict[str, sections.ModelSettings] = Field(
-        default_factory=sections.default_models
-    )
+    """Rule strategies by name; naming one keeps the others."""
+    models: dict[str, sections.ModelSettings] = Field(default_factory=sections.default_models)
+    """Voters that are not rules, by name; naming one keeps the others."""
     vote: sections.VoteSettings = sections.VoteSettings()
     portfolio: sections.PortfolioSettings = sections.PortfolioSettings()
     paper: sections.PaperSettings = sections.PaperSettings()
@@ -133,7 +134,11 @@ def _parse(text: str) -> Any:
 
 
 def _merge(
-    into: dict[str, Any], found: Mapping[str, Any], origins: dict[str, str], origin: str, at: str = ""
+    into: dict[str, Any],
+    found: Mapping[str, Any],
+    origins: dict[str, str],
+    origin: str,
+    at: str = "",
 ) -> None:
     for key, value in found.items():
         path = f"{at}{key}"

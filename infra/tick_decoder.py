@@ -6,9 +6,7 @@ on how the log was cut into fetches.
 """
 
 import json
-from base64 import b64encode
 from collections.abc import Callable, Sequence
-from hashlib import sha256
 from typing import Final
 
 import numpy as np
@@ -20,9 +18,8 @@ from infra.tick_lines import BLANK, parse_lines, split_lines
 from infra.tick_rows import PARSED_ROWS, TickRules
 from infra.tick_streams import parse_streams
 from schemas.batches import TickBatch
-from schemas.ids import derive_id
 from schemas.instruments import InstrumentBook
-from schemas.operations import DeadLetterRecorded
+from schemas.operations import DeadLetterRecorded, build_dead_letter
 from schemas.ticks import (
     CONTENT_ARROW,
     CONTENT_NDJSON,
@@ -34,7 +31,6 @@ from schemas.ticks import (
 )
 
 SOURCE_TOPIC: Final = "market.ticks"
-PAYLOAD_BYTES_MAX: Final = 64 * 1024
 WHOLE_RECORD: Final = -1
 _HEADERS_REMEMBERED_MAX: Final = 1024
 
@@ -191,19 +187,8 @@ class TickDecoder:
         detail: str,
         payload: bytes | None,
     ) -> DeadLetterRecorded:
-        payload = payload or b""
-        place = f"{self._partition}/{record.offset}/{line}"
-        return DeadLetterRecorded(
-            id=derive_id(DeadLetterRecorded.topic, SOURCE_TOPIC, 0, 0, place),
-            source_topic=SOURCE_TOPIC,
-            partition=self._partition,
-            offset=record.offset,
-            line=line,
-            reason=reason.value,
-            detail=detail,
-            payload_base64=b64encode(payload[:PAYLOAD_BYTES_MAX]).decode(),
-            payload_bytes=len(payload),
-            payload_sha256=sha256(payload).hexdigest(),
+        return build_dead_letter(
+            SOURCE_TOPIC, self._partition, record.offset, line, reason.value, detail, payload or b""
         )
 
 

@@ -28,17 +28,27 @@ class KafkaSettings(Section):
     bootstrap: str = ""
     """`host:port[,host:port]` of an external cluster; empty starts the embedded broker."""
     embedded_port: int = Field(default=19092, ge=1, le=65535)
+    """Loopback port of the embedded broker."""
     client: Literal["confluent", "kafka-python"] = "confluent"
     """Which client reads the hot topics."""
     partitions: int = Field(default=4, ge=1, le=1024)
+    """Partitions of `market.ticks` and of every topic keyed by symbol; fixed once an environment exists."""
     replication_factor: int = Field(default=1, ge=1)
+    """Copies of each topic; an external cluster wants 3."""
     security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
+    """How an external cluster is spoken to."""
     sasl_mechanism: Literal["", "PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = ""
+    """How a user proves itself; needed with the SASL protocols."""
     username: str = ""
+    """User of an external cluster."""
     password: SecretStr = SecretStr("")
+    """Password of an external cluster."""
     ca_file: str = ""
+    """Certificates that an external cluster is trusted by; empty: those of the system."""
     fetch_records_max: int = Field(default=10_000, ge=1)
+    """Most records that one fetch hands on."""
     fetch_bytes_max: int = Field(default=8 * 1024 * 1024, ge=1024)
+    """Most bytes that one fetch asks for."""
 
 
 class StoreSettings(Section):
@@ -47,17 +57,22 @@ class StoreSettings(Section):
     url: str = ""
     """`http[s]://host:port` of an external server; empty starts the embedded store."""
     embedded_port: int = Field(default=18123, ge=1, le=65535)
+    """Loopback port of the embedded store."""
     user: str = "quantstream"
+    """User of the store."""
     password: SecretStr = SecretStr("")
     """Empty with the embedded store means: a random one, kept in the state folder."""
     ca_file: str = ""
+    """Certificates that an external server is trusted by; empty: those of the system."""
     database: str = Field(default="quantstream", pattern=r"^[a-z][a-z0-9_]{0,62}$")
+    """Prefix of the databases; an environment has `<database>_<environment>`."""
 
 
 class BarSettings(Section):
     """How ticks become bars."""
 
     timeframes: tuple[Timeframe, ...] = ("5m", "1h", "1d")
+    """Bars that are published, beside those that a strategy or model declares."""
     lateness_ms: int = Field(default=2_000, ge=0, le=3_600_000)
     """A tick this much older than the newest of its partition is late."""
 
@@ -66,12 +81,14 @@ class FeatureSettings(Section):
     """Which feature schema is published."""
 
     schema_name: Literal["fs34", "fs64"] = "fs34"
+    """Feature list behind `market.features`."""
 
 
 class StrategySettings(Section):
     """One rule strategy."""
 
     enabled: bool = True
+    """Whether it runs."""
     timeframe: Timeframe | None = None
     """Overrides the timeframe that the strategy declares."""
     parameters: dict[str, Any] = Field(default_factory=dict)
@@ -82,14 +99,19 @@ class ModelSettings(Section):
     """One voter that is not a rule."""
 
     enabled: bool = True
+    """Whether it votes."""
     kind: Literal["onnx", "river"]
+    """`onnx` scores a file, `river` learns online."""
     artefact: str = ""
     """Folder of the ONNX file and its card, relative to `onnx_models/` or absolute."""
     timeframe: Timeframe = "1h"
+    """Bars on which it votes."""
     horizon_bars: int = Field(default=4, ge=1)
+    """Bars after which its label closes."""
     warm_up_events: int = Field(default=100, ge=0)
     """Events that an online learner must have learnt before it votes."""
     weight: float = Field(default=1.0, ge=0.0)
+    """Weight of its vote in the score."""
 
 
 def default_models() -> dict[str, ModelSettings]:
@@ -114,6 +136,7 @@ class VoteSettings(Section):
     """How votes become a score."""
 
     rule_weight: float = Field(default=1.0, gt=0.0)
+    """Weight of a rule's vote in the score."""
     score_min: float = Field(default=0.0, ge=-1.0, le=1.0)
     """An entry whose score is below this is denied (VOTE_AGAINST)."""
 
@@ -122,14 +145,21 @@ class PortfolioSettings(Section):
     """Capital, sizing and limits of the account. All caps hold together: the tightest wins."""
 
     starting_cash_usd: Decimal = Field(default=Decimal(100_000), gt=0)
+    """Cash of the account before its first fill."""
     risk_per_trade_pct: Decimal = Field(default=Decimal("1.0"), gt=0, le=10)
     """Share of equity lost if the protective stop is hit."""
     position_notional_max_pct: Decimal = Field(default=Decimal(5), gt=0, le=100)
+    """Largest entry, as a share of equity."""
     gross_notional_max_pct: Decimal = Field(default=Decimal(100), gt=0, le=100)
+    """Largest sum of open positions and pending entries, as a share of equity."""
     positions_max: int = Field(default=20, ge=1)
+    """Most open and pending positions."""
     orders_per_minute_max: int = Field(default=60, ge=1)
+    """Most orders within 60 s of event time."""
     daily_loss_max_pct: Decimal = Field(default=Decimal(5), gt=0, le=100)
+    """Loss since the day's start that stops entries, as a share of that equity."""
     drawdown_max_pct: Decimal = Field(default=Decimal(15), gt=0, le=100)
+    """Fall from peak equity that stops entries, as a share of the peak."""
     stale_after_ms: int = Field(default=900_000, ge=1)
     """An entry is denied if the symbol's newest tick is older than this at decision time."""
     trade_from: str = ""
@@ -159,6 +189,7 @@ class ServeSettings(Section):
     """Metrics and health over HTTP, loopback only."""
 
     host: str = "127.0.0.1"
+    """Address to listen on; anything but loopback is a decision of yours."""
     base_port: int = Field(default=19200, ge=1, le=65000)
     """Each process of the stack takes `base_port` plus its own offset; 0 offset is `trading`."""
     stale_after_seconds: int = Field(default=30, ge=1)

@@ -286,8 +286,7 @@ def test_a_broken_record_leaves_its_neighbours(changed, reason):
     assert letter.line == (0 if reason == "TIME_IN_FUTURE" else -1)
     assert letter.payload_bytes == len(bad.value or b"")
     assert b64decode(letter.payload_base64) == (bad.value or b"")[: 64 * 1024]
-    place = f"{HOME}/1/{letter.line}"
-    assert letter.id == derive_id("ops.dead_letters", "market.ticks", 0, 0, place)
+    assert letter.id == derive_id("ops.dead_letters", "market.ticks", 0, letter.line, f"{HOME}/1")
 
 
 def test_blank_lines_are_skipped_and_not_numbered():

@@ -8,10 +8,10 @@ from typing import Any
 import msgspec
 from kafka import KafkaAdminClient, KafkaProducer
 
-from infra.audit.tables import decimal_text
-from infra.audit.ticks import find_fault, parse_record
 from infra.audit.log import LogRecord
 from infra.audit.report import Place
+from infra.audit.tables import decimal_text
+from infra.audit.ticks import find_fault, parse_record
 from schemas.ddl import TIME, all_ddl, clickhouse_columns, table_name
 from schemas.settings import KafkaSettings, StoreSettings
 from schemas.ticks import TICK_WIRE

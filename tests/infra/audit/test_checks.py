@@ -242,9 +242,7 @@ MUTATIONS = {
         ("ledger", "protected_quantity", "trade.positions", 0, ""),
     ),
     "an hour mark uses another price": (
-        lambda: changed(
-            PositionChanged, 1, exposure=Decimal(4980), equity=Decimal("99874.3995")
-        ),
+        lambda: changed(PositionChanged, 1, exposure=Decimal(4980), equity=Decimal("99874.3995")),
         ("ledger", "exposure is the positions", "trade.positions", 1, ""),
     ),
     "a peak is forgotten": (
@@ -299,8 +297,7 @@ def test_the_check_names_the_wrong_row(name):
 def test_a_passed_check_beyond_its_limit_is_found():
     made = session()[index_of(session(), DecisionMade)].message
     checks = [
-        replace(each, measured="61") if each.check == "ORDER_RATE" else each
-        for each in made.checks
+        replace(each, measured="61") if each.check == "ORDER_RATE" else each for each in made.checks
     ]
     assert_found(
         changed(DecisionMade, 0, checks=checks),
@@ -320,7 +317,10 @@ def test_limits_come_from_the_settings_of_the_record():
     tight = SETTINGS.model_copy(
         update={
             "portfolio": SETTINGS.portfolio.model_copy(
-                update={"position_notional_max_pct": Decimal(5), "gross_notional_max_pct": Decimal(5)}
+                update={
+                    "position_notional_max_pct": Decimal(5),
+                    "gross_notional_max_pct": Decimal(5),
+                }
             )
         }
     )

@@ -93,18 +93,24 @@ def test_a_true_environment_is_clean(environment):
             *("tables", "is a record of the topic", "trade.fills", 0),
         ),
         (
-            "INSERT INTO {d}.trade_fills SELECT * REPLACE(fee + toDecimal128('0.000000000001', 12)"
-            " AS fee, _version + 9 AS _version) FROM {d}.trade_fills WHERE purpose = 'exit'",
+            (
+                "INSERT INTO {d}.trade_fills SELECT * REPLACE(fee + toDecimal128('0.000000000001', 12)"
+                " AS fee, _version + 9 AS _version) FROM {d}.trade_fills WHERE purpose = 'exit'"
+            ),
             *("tables", "column fee", "trade.fills", 1),
         ),
         (
-            "INSERT INTO {d}.trade_decisions SELECT * REPLACE(arrayPopBack(checks) AS checks,"
-            " _version + 9 AS _version) FROM {d}.trade_decisions WHERE verdict = 'denied'",
+            (
+                "INSERT INTO {d}.trade_decisions SELECT * REPLACE(arrayPopBack(checks) AS checks,"
+                " _version + 9 AS _version) FROM {d}.trade_decisions WHERE verdict = 'denied'"
+            ),
             *("tables", "column checks", "trade.decisions", 2),
         ),
         (
-            "INSERT INTO {d}.market_features SELECT * REPLACE(arrayReverse(vector) AS vector,"
-            " _version + 9 AS _version) FROM {d}.market_features LIMIT 1",
+            (
+                "INSERT INTO {d}.market_features SELECT * REPLACE(arrayReverse(vector) AS vector,"
+                " _version + 9 AS _version) FROM {d}.market_features LIMIT 1"
+            ),
             *("tables", "column vector", "market.features", None),
         ),
         (
@@ -112,13 +118,17 @@ def test_a_true_environment_is_clean(environment):
             *("conservation", "an accepted line is a row", "market.ticks", 2),
         ),
         (
-            "INSERT INTO {d}.market_ticks SELECT * REPLACE(99 AS line) FROM {d}.market_ticks"
-            " WHERE offset = 2 AND price = 99.5",
+            (
+                "INSERT INTO {d}.market_ticks SELECT * REPLACE(99 AS line) FROM {d}.market_ticks"
+                " WHERE offset = 2 AND price = 99.5"
+            ),
             *("conservation", "is an accepted line of the log", "market_ticks", 2),
         ),
         (
-            "INSERT INTO {d}.market_ticks SELECT * REPLACE(price + 0.01 AS price)"
-            " FROM {d}.market_ticks WHERE offset = 2 AND line = 1",
+            (
+                "INSERT INTO {d}.market_ticks SELECT * REPLACE(price + 0.01 AS price)"
+                " FROM {d}.market_ticks WHERE offset = 2 AND line = 1"
+            ),
             *("conservation", "says what the line says", "market.ticks", 2),
         ),
     ],

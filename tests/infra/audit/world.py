@@ -484,7 +484,9 @@ class ListedLog:
     has_headers = True
     has_ticks = True
 
-    def __init__(self, records: list[Written], timestamp_ms: int = T0 // 1_000_000 + 200_000) -> None:
+    def __init__(
+        self, records: list[Written], timestamp_ms: int = T0 // 1_000_000 + 200_000
+    ) -> None:
         self._records: dict[tuple[str, int], list[LogRecord]] = {}
         for topic in TOPICS.values():
             for partition in range(PARTITIONS if topic.partitioned else 1):

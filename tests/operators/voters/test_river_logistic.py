@@ -180,3 +180,13 @@ def test_memory_is_bounded_by_the_horizon():
 def test_fingerprint_tells_states_apart_that_mean_something_else(changes):
     assert build(**changes).fingerprint != build().fingerprint
     assert build(weight=2.0).fingerprint == build().fingerprint
+
+
+def test_a_close_that_comes_back_to_where_it_was_is_no_rise():
+    frame, inputs = rows(200)
+    own = (frame["symbol"] == "BTCUSDT").to_numpy()
+    flat = frame.filter(pl.Series(own)).with_columns(close=pl.lit(100.0))
+    voter = build()
+    voter.advance(flat, inputs[own], [])
+    (learner,) = voter.state.values()
+    assert learner.model.intercept < 0.0
