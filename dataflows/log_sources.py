@@ -10,6 +10,7 @@ from bytewax.inputs import FixedPartitionedSource
 from infra.tick_decoder import TickDecoder
 from msgspec import Struct
 
+from dataflows.applied_commands import control_keys
 from dataflows.stack import kafka_settings
 from infra.clickhouse.writer import RecordBatch
 from infra.control import CommandRefusedError, load_or_create_key, public_text, verify_command
@@ -83,6 +84,10 @@ class Watch(Struct, kw_only=True):
         """Return the end offsets of `topic`, None for an endless run."""
         return None if self.until is None else self.until.get(topic, {})
 
+    def lag_of(self, topic: str) -> Callable[[int, int], None]:
+        """Return where a source of `topic` reports how many records of a partition wait."""
+        return lambda partition, waiting: self.workload.lag(topic, partition, waiting)
+
 
 def tick_source(
     settings: Settings,
@@ -107,6 +112,7 @@ def tick_source(
         partitions,
         group,
         Reading(
+            on_lag=watch.lag_of("market.ticks"),
             decode=decode_fetch,
             event_time_of=_newest_event_time,
             gate=SkewGate(settings.run.skew_ms_max * 1_000_000) if align else None,
@@ -130,7 +136,12 @@ def record_source(
     def decode_fetch(partition: int, records: list[FetchedRecord]) -> RecordBatch:
         return RecordBatch(topic, partition, records)
 
-    reading = Reading(decode=decode_fetch, stop=watch.stop, until=watch.until_of(topic))
+    reading = Reading(
+        decode=decode_fetch,
+        stop=watch.stop,
+        until=watch.until_of(topic),
+        on_lag=watch.lag_of(topic),
+    )
     return _source(settings, topic, partitions, group, reading)
 
 
@@ -159,7 +170,12 @@ def bar_source(
             ingest_time_ns=time.time_ns(),
         )
 
-    reading = Reading(decode=decode_fetch, stop=watch.stop, until=watch.until_of(BarClosed.topic))
+    reading = Reading(
+        decode=decode_fetch,
+        stop=watch.stop,
+        until=watch.until_of(BarClosed.topic),
+        on_lag=watch.lag_of(BarClosed.topic),
+    )
     return _source(settings, BarClosed.topic, partitions, group, reading)
 
 
@@ -216,26 +232,15 @@ def control_source(
     settings: Settings,
     group: str,
     watch: Watch,
+    applied: Sequence[ControlReceived],
 ) -> FixedPartitionedSource[tuple[str, ControlsRead], tuple[int, int]]:
-    """Return the source of verified commands, each with the event time at which it already counted.
+    """Return the source of verified commands.
 
-    A command that an earlier run applied must count from the same event time again, or a replay would
-    decide differently; `ops.applied` remembers it.
+    A command among `applied` comes with the event time at which it already counted, so that the account
+    knows it again.
     """
-    keys = settings.control.public_keys or {
-        "local": public_text(load_or_create_key(settings.state_dir))
-    }
-    applied_topic = full_name(settings.environment, ControlApplied.topic)
-    reader = open_consumer(kafka_settings(settings), applied_topic, 0, None)
-    effective = {
-        record.cause: record.event_time_ns
-        for record in (
-            decode(ControlApplied, fetched.value)
-            for fetched in read_to_end(reader)
-            if fetched.value is not None
-        )
-    }
-    reader.close()
+    keys = control_keys(settings)
+    effective = {known.command.id: known.effective_ns for known in applied}
 
     def decode_fetch(_partition: int, records: list[FetchedRecord]) -> ControlsRead:
         read = ControlsRead(controls=[], dead_letters=[])

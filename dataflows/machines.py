@@ -6,8 +6,10 @@ from typing import Any, Generic, Protocol, TypeVar
 import bytewax.operators as op
 from bytewax.operators import KeyedStream, StatefulBatchLogic
 
-In = TypeVar("In", contravariant=True)
-Out = TypeVar("Out", covariant=True)
+In = TypeVar("In")
+"""What a machine eats, item by item."""
+Out = TypeVar("Out")
+"""What it causes."""
 
 
 class Machine(Protocol[In, Out]):

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from dataflows.log_sources import read_to_end
 from dataflows.stack import (
     child_environment,
     flow_process,
@@ -12,6 +13,7 @@ from dataflows.stack import (
 )
 from infra.clickhouse.client import connect, database_name
 from infra.clickhouse.migrations import prepare_database
+from infra.kafka.consumers import open_consumer
 from infra.kafka.producer import BatchProducer
 from infra.kafka.topics import ensure_topics
 from infra.settings import Settings, settings_hash, settings_json
@@ -50,12 +52,18 @@ def prepare_environment(settings: Settings) -> None:
 
 
 def publish_settings(settings: Settings) -> None:
-    """Write the effective settings to `ops.settings`, keyed by their hash."""
+    """Write the effective settings to `ops.settings`, keyed by their hash, unless they are there."""
     message = SettingsPublished(id=settings_hash(settings), settings_json=settings_json(settings))
+    topic = full_name(settings.environment, message.topic)
+    reader = open_consumer(kafka_settings(settings), topic, 0, None)
+    published = {record.key for record in read_to_end(reader)}
+    reader.close()
+    if record_key(message).encode() in published:
+        return
     origin = Origin(config_hash=message.id, epoch=0)
     producer = BatchProducer(kafka_settings(settings))
     producer.send(
-        full_name(settings.environment, message.topic),
+        topic,
         0,
         record_key(message).encode(),
         encode(message),

@@ -5,16 +5,16 @@ from pathlib import Path
 from typing import Any
 
 from clickhouse_connect.driver.client import Client
-from infra.report.render import write_report
-from infra.report.terminal import print_summary
-from infra.report.voters import Periods, read_training_periods
 
 from dataflows.cli.output import console, print_json
 from dataflows.parts import ARTEFACTS
 from infra.clickhouse.client import database_name
 from infra.report.environment import load_environment
+from infra.report.render import write_report
 from infra.report.session import load_folder
 from infra.report.summary import summarise
+from infra.report.terminal import print_summary
+from infra.report.voters import Periods, read_training_periods
 from infra.settings import Settings
 from schemas.times import parse_time_ns
 

@@ -14,7 +14,7 @@ from infra.recordings import RecordingDescription
 from schemas.ticks import CONTENT_ARROW, CONTENT_NDJSON, PROVENANCE_CODES, TICK_WIRE, TickLine
 
 Encoding = Literal["ndjson", "arrow"]
-Headers = list[tuple[str, bytes | None]]
+Headers = list[tuple[str, bytes]]
 
 ENCODED_BYTES_MAX = 1024 * 1024
 """A record is cut in halves until its value is no larger."""

@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+import numpy as np
 import polars as pl
 from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import ClickHouseError
@@ -132,10 +133,14 @@ def tick_rows(batch: TickBatch, book: InstrumentBook) -> pl.DataFrame:
     )
     names = {name: _categories(instruments[name]) for name in ("venue", "symbol")}
     at = ticks["instrument"]
-    price_scale, size_scale = (
-        instruments[name].gather(at) for name in ("price_scale", "size_scale")
-    )
-    trade, quote = pl.col("kind") == KIND_TRADE, pl.col("kind") == KIND_QUOTE
+    kinds = ticks["kind"].to_numpy()
+    scales = {name: instruments[f"{name}_scale"].gather(at).to_numpy() for name in ("price", "size")}
+
+    def decimal(units: str, scale: str, kind: int, name: str) -> pl.Series:
+        # polars multiplies by a reciprocal where a divisor is constant: the last bit would be wrong.
+        values = ticks[units].to_numpy() / scales[scale]
+        return pl.Series(name, np.where(kinds == kind, values, np.nan)).fill_nan(None)
+
     return ticks.select(
         pl.lit(batch.partition, dtype=pl.Int32).alias("partition"),
         "offset",
@@ -143,12 +148,12 @@ def tick_rows(batch: TickBatch, book: InstrumentBook) -> pl.DataFrame:
         _named("kind", TICK_KINDS, 0),
         *(values.gather(at).fill_null("").alias(name) for name, values in names.items()),
         pl.col("event_time_ns").cast(pl.Datetime("ns", "UTC")),
-        pl.when(trade).then(pl.col("price_units") / price_scale).alias("price"),
-        pl.when(trade).then(pl.col("size_units") / size_scale).alias("size"),
+        decimal("price_units", "price", KIND_TRADE, "price"),
+        decimal("size_units", "size", KIND_TRADE, "size"),
         _named("side", TICK_SIDES, 1),
         pl.when(pl.col("trade_id") >= 0).then("trade_id").alias("trade_id"),
-        pl.when(quote).then(pl.col("bid_units") / price_scale).alias("bid"),
-        pl.when(quote).then(pl.col("ask_units") / price_scale).alias("ask"),
+        decimal("bid_units", "price", KIND_QUOTE, "bid"),
+        decimal("ask_units", "price", KIND_QUOTE, "ask"),
         _named("provenance", PROVENANCE_CODES, 0),
         pl.lit(batch.ingest_time_ns).cast(pl.Datetime("ns", "UTC")).alias("_ingest_ns"),
     ).select(*TICK_COLUMNS)

@@ -38,6 +38,8 @@ class Reading(Struct, Generic[X], frozen=True, kw_only=True):
     """Ends each partition before this offset: a bounded run."""
     on_commit: Callable[[int, int], None] | None = None
     """Called with a partition and its next offset once they are durable."""
+    on_lag: Callable[[int, int], None] | None = None
+    """Called with a partition and how many of its records wait, whenever that number changes."""
     records_max: int = 10_000
 
 
@@ -115,6 +117,7 @@ class KafkaSourcePartition(StatefulSourcePartition[tuple[str, X], Position], Gen
         self._committed: int | None = None
         self._until = None if reading.until is None else reading.until.get(partition, 0)
         self._next_offset = consumer.position
+        self._lag = -1
         if reading.gate is not None:
             reading.gate.join(partition)
 
@@ -131,8 +134,10 @@ class KafkaSourcePartition(StatefulSourcePartition[tuple[str, X], Position], Gen
             if reading.gate is not None:
                 reading.gate.leave(self._partition)
             raise StopIteration
+        waiting = max(0, self._consumer.end_offset() - self._next_offset)
+        self._report_lag(waiting)
         if reading.gate is not None and not reading.gate.may_read(
-            self._partition, at_end=self._next_offset >= self._consumer.end_offset()
+            self._partition, at_end=waiting == 0
         ):
             return []
         records = self._consumer.fetch(reading.records_max)
@@ -159,6 +164,11 @@ class KafkaSourcePartition(StatefulSourcePartition[tuple[str, X], Position], Gen
         if self._reading.stop is not None and self._reading.stop.requested:
             return True
         return self._until is not None and self._next_offset >= self._until
+
+    def _report_lag(self, waiting: int) -> None:
+        if waiting != self._lag and self._reading.on_lag is not None:
+            self._reading.on_lag(self._partition, waiting)
+        self._lag = waiting
 
     def _report(self, item: X) -> None:
         reading = self._reading

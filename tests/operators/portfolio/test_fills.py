@@ -149,6 +149,14 @@ def test_triggered_stop_goes_on_as_a_market_order_and_ends_the_entry():
     assert of(OutcomeClosed, records)[0].quantity == Decimal(50)
 
 
+def test_stop_that_triggers_on_a_tick_too_small_to_fill_ends_the_entry_at_once():
+    rows = [tick(1, 10_000, 50_000), tick(2, 9_400, 1), tick(3, 9_600)]
+    records = play(*rows, paper_settings=paper(participation_max=Decimal("0.5")))
+    last = updates(records, ENTRY)[-1]
+    assert (last.status, last.event_time_ns) == (OrderStatus.CANCELLED, AT + 2 * SECOND)
+    assert [fill.price for fill in fills(records, STOP)] == [Decimal("96.00")]
+
+
 def test_target_fills_only_when_a_trade_goes_through_it_and_pays_the_maker_fee():
     rows = [tick(1, 10_000), tick(2, 11_000), tick(3, 11_001)]
     venue = paper(half_spread_bps=Decimal(5))

@@ -213,3 +213,21 @@ def test_nothing_is_decided_before_every_partition_has_passed_it():
     assert target.advance([lagging], BOOK) == []
     caught_up = AccountInput(partition=1, tick_watermark_ns=at + HOUR)
     assert len(of(OrderFilled, target.advance([caught_up], BOOK))) == 1
+
+
+def test_no_tick_is_acted_on_while_an_earlier_signal_may_come():
+    at = START + HOUR
+    rows = [
+        (at + n * SECOND, 0, price, 90_000, RECORDED) for n, price in ((-1, 10_000), (2, 9_990))
+    ]
+    target = portfolio(paper_settings=PAPER)
+    ahead = AccountInput(
+        partition=0, ticks=ticks_frame(rows), tick_watermark_ns=at + HOUR, signals=[signal(at)]
+    )
+    assert target.advance([ahead], BOOK) == []
+    decided = target.advance([AccountInput(partition=0, signal_watermark_ns=at)], BOOK)
+    assert of(OrderFilled, decided) == []
+    waiting = AccountInput(partition=0, signal_watermark_ns=at + 2 * SECOND - 1)
+    assert target.advance([waiting], BOOK) == []
+    passed = AccountInput(partition=0, signal_watermark_ns=at + 2 * SECOND)
+    assert len(of(OrderFilled, target.advance([passed], BOOK))) == 1
