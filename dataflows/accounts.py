@@ -1,6 +1,6 @@
 """The account's step: lane items and commands in, decisions, orders, fills and positions out."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import groupby
 from typing import Any, cast
 
@@ -11,11 +11,10 @@ from msgspec import Struct
 from dataflows.lanes import LaneItem, check_version
 from dataflows.log_sources import ControlsRead
 from operators.portfolio import Portfolio
-from schemas.batches import AccountInput, Outgoing
+from schemas.batches import NO_PARTITION, AccountInput, ControlReceived, Outgoing
 from schemas.instruments import InstrumentBook
 from schemas.operations import ControlApplied, DeadLetterRecorded
 
-CONTROL_PARTITION = -1
 UNNUMBERED = 0
 """Sequence of an item that cannot be overtaken."""
 _TOPIC_ORDER = (
@@ -32,9 +31,12 @@ class AccountStep:
         build: Callable[[], Portfolio],
         book: InstrumentBook,
         observe: Callable[[str, int], None],
+        applied: Sequence[ControlReceived],
         state: object | None,
     ) -> None:
+        """Start or resume; `applied` are commands whose event time no replay may pass unknowingly."""
         self._book = book
+        self._applied = list(applied)
         self._observe = observe
         self._waiting: dict[int, dict[int, LaneItem]] = {}
         self._next: dict[int, int] = {}
@@ -57,9 +59,12 @@ class AccountStep:
         inputs = [item.input for item in items]
         if reads:
             controls = [control for read in reads for control in read.controls]
-            inputs.insert(0, AccountInput(partition=CONTROL_PARTITION, controls=controls))
+            inputs.insert(0, AccountInput(partition=NO_PARTITION, controls=controls))
         if not inputs:
             return []
+        if self._applied:
+            inputs.insert(0, AccountInput(partition=NO_PARTITION, controls=self._applied))
+            self._applied = []
         messages = self._portfolio.advance(inputs, self._book)
         for message in messages:
             self._observe(type(message).__name__, 1)

@@ -6,16 +6,13 @@ told about these before its first tick: a replay must not pass the event time of
 
 from dataflows.stack import kafka_settings
 from infra.control import CommandRefusedError, load_or_create_key, public_text, verify_command
-from infra.kafka.consumers import PartitionConsumer, open_consumer
+from infra.kafka.reading import read_to_end
 from infra.records import FetchedRecord
 from infra.settings import Settings
 from schemas.batches import ControlReceived
 from schemas.codec import decode
 from schemas.operations import ControlApplied, ControlCommanded
 from schemas.topics import full_name
-
-READ_AT_ONCE = 10_000
-QUIET_SECONDS = 0.3
 
 
 def control_keys(settings: Settings) -> dict[str, str]:
@@ -50,17 +47,6 @@ def read_applied(settings: Settings) -> list[ControlReceived]:
 
 
 def _read_all(settings: Settings, topic: str) -> list[FetchedRecord]:
-    consumer = open_consumer(
-        kafka_settings(settings), full_name(settings.environment, topic), 0, None
-    )
-    try:
-        return _read_to_end(consumer)
-    finally:
-        consumer.close()
-
-
-def _read_to_end(consumer: PartitionConsumer) -> list[FetchedRecord]:
-    records: list[FetchedRecord] = []
-    while fetched := consumer.fetch(READ_AT_ONCE, QUIET_SECONDS):
-        records += fetched
+    name = full_name(settings.environment, topic)
+    records, _ = read_to_end(kafka_settings(settings), name)
     return records

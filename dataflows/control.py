@@ -2,11 +2,11 @@
 
 import time
 
-from dataflows.log_sources import READ_AT_ONCE
 from dataflows.stack import kafka_settings
 from infra.control import load_or_create_key, sign_command
 from infra.kafka.consumers import open_consumer
 from infra.kafka.producer import BatchProducer
+from infra.kafka.reading import READ_AT_ONCE
 from infra.settings import Settings, settings_hash
 from schemas.codec import Origin, build_headers, decode, encode
 from schemas.operations import Command, ControlApplied, ControlCommanded

@@ -227,6 +227,10 @@ class SignalsStep:
             item.bars = None
         return values
 
+    def settle(self) -> None:
+        """Let the learners work through what they put off."""
+        self._signals.settle()
+
     def on_bars(self, bars: pl.DataFrame) -> tuple[pl.DataFrame, list[SignalEmitted]]:
         """Return `bars` (sorted by close time) joined with their features, and the signals."""
         joined = join_features(self._features, bars)
@@ -270,6 +274,10 @@ class BarsReadStep:
     def snapshot(self) -> object:
         """Return the state of features and of the voters that learn."""
         return self._step.snapshot()
+
+    def settle(self) -> None:
+        """Let the learners work through what they put off."""
+        self._step.settle()
 
     def on_batch(self, values: list[BarsRead]) -> list[list[Outgoing]]:
         """Return the signals of each fetch and how far they are complete."""

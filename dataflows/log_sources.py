@@ -1,33 +1,32 @@
 """Sources over the log: ticks, commands, and the derived topics that the split flows read."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
 import polars as pl
 from bytewax.inputs import FixedPartitionedSource
-from infra.tick_decoder import TickDecoder
 from msgspec import Struct
 
 from dataflows.applied_commands import control_keys
 from dataflows.stack import kafka_settings
 from infra.clickhouse.writer import RecordBatch
-from infra.control import CommandRefusedError, load_or_create_key, public_text, verify_command
-from infra.kafka.consumers import PartitionConsumer, open_consumer
+from infra.control import CommandRefusedError, verify_command
+from infra.kafka.reading import read_to_end
 from infra.kafka.skew import SkewGate
 from infra.kafka.source import KafkaSource, Reading
 from infra.kafka.stop_flag import StopFlag
 from infra.records import FetchedRecord
 from infra.serve import Workload
 from infra.settings import Settings
+from infra.tick_decoder import TickDecoder
 from schemas.batches import ControlReceived, ProgressMarked, TickBatch
 from schemas.codec import decode, find_header
 from schemas.frames import polars_schema
 from schemas.instruments import InstrumentBook
 from schemas.market import BarClosed, InstrumentListed
 from schemas.operations import (
-    ControlApplied,
     ControlCommanded,
     DeadLetterRecorded,
     build_dead_letter,
@@ -35,8 +34,6 @@ from schemas.operations import (
 from schemas.signals import SignalEmitted
 from schemas.ticks import DeadLetterReason
 from schemas.topics import full_name
-
-READ_AT_ONCE = 10_000
 
 
 class ListingReader:
@@ -46,30 +43,21 @@ class ListingReader:
     """
 
     def __init__(self, settings: Settings, book: InstrumentBook) -> None:
-        topic = full_name(settings.environment, InstrumentListed.topic)
-        self._consumer = open_consumer(kafka_settings(settings), topic, 0, None)
+        self._kafka = kafka_settings(settings)
+        self._topic = full_name(settings.environment, InstrumentListed.topic)
         self._book = book
+        self._next_offset: int | None = None
         self.refresh()
 
     def refresh(self) -> bool:
         """Read what is new; return whether anything was."""
-        records = read_to_end(self._consumer)
+        records, self._next_offset = read_to_end(
+            self._kafka, self._topic, offset=self._next_offset
+        )
         for record in records:
             if record.value is not None:
                 self._book.add(decode(InstrumentListed, record.value))
         return bool(records)
-
-
-def read_to_end(consumer: PartitionConsumer, quiet_seconds: float = 0.3) -> list[FetchedRecord]:
-    """Return every record up to the end of the partition.
-
-    A consumer learns the end from the broker's answers, so the end is believed only after a fetch that
-    waited and brought nothing.
-    """
-    records: list[FetchedRecord] = []
-    while fetched := consumer.fetch(READ_AT_ONCE, quiet_seconds):
-        records += fetched
-    return records
 
 
 class Watch(Struct, kw_only=True):

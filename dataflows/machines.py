@@ -1,7 +1,8 @@
 """The one bridge between our pure machines and Bytewax's stateful steps."""
 
 from collections.abc import Callable
-from typing import Any, Generic, Protocol, TypeVar
+from datetime import UTC, datetime, timedelta
+from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 import bytewax.operators as op
 from bytewax.operators import KeyedStream, StatefulBatchLogic
@@ -10,6 +11,9 @@ In = TypeVar("In")
 """What a machine eats, item by item."""
 Out = TypeVar("Out")
 """What it causes."""
+
+SETTLE_AFTER = timedelta(milliseconds=20)
+"""By then the records of a step have been sent; the wall clock decides when, never what."""
 
 
 class Machine(Protocol[In, Out]):
@@ -22,14 +26,34 @@ class Machine(Protocol[In, Out]):
         """Return all that must survive a crash; Bytewax pickles it at once."""
 
 
+@runtime_checkable
+class Settling(Protocol):
+    """A machine that puts work off until its output is on the way."""
+
+    def settle(self) -> None:
+        """Do that work; it changes no output."""
+
+
 class _MachineLogic(StatefulBatchLogic, Generic[In, Out]):
     """Feed a machine; a key is never discarded, its memory is bounded by its own rules."""
 
     def __init__(self, machine: Machine[In, Out]) -> None:
         self._machine = machine
+        self._settle_at: datetime | None = None
 
     def on_batch(self, values: list[In]) -> tuple[list[Out], bool]:
+        if isinstance(self._machine, Settling):
+            self._settle_at = datetime.now(UTC) + SETTLE_AFTER
         return self._machine.on_batch(values), StatefulBatchLogic.RETAIN
+
+    def on_notify(self) -> tuple[list[Out], bool]:
+        self._settle_at = None
+        if isinstance(self._machine, Settling):
+            self._machine.settle()
+        return [], StatefulBatchLogic.RETAIN
+
+    def notify_at(self) -> datetime | None:
+        return self._settle_at
 
     def snapshot(self) -> object:
         return self._machine.snapshot()

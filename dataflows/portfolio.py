@@ -7,6 +7,7 @@ import bytewax.operators as op
 from bytewax.dataflow import Dataflow
 
 from dataflows.accounts import AccountStep, on_account
+from dataflows.applied_commands import read_applied
 from dataflows.lanes import ScreenStep, signals_item
 from dataflows.log_flow import LogFlow, open_log_flow
 from dataflows.log_sources import control_source, signal_source, tick_source
@@ -27,7 +28,8 @@ def build_flow(log: LogFlow) -> Dataflow:
     accepted = run_machine("screen", fetched, lambda state: ScreenStep(lane, state))
     read = op.input("signals", flow, signal_source(settings, log.partitions, NAME, log.watch))
     signalled = op.map_value("signal_items", read, signals_item)
-    commands = op.input("controls", flow, control_source(settings, NAME, log.watch))
+    applied = read_applied(settings)
+    commands = op.input("controls", flow, control_source(settings, NAME, log.watch, applied))
     inputs = op.merge(
         "inputs",
         on_account("commands", commands, settings.account),
@@ -38,7 +40,11 @@ def build_flow(log: LogFlow) -> Dataflow:
         "account",
         inputs,
         lambda state: AccountStep(
-            lambda: build_portfolio(settings, log.partitions), log.book, lane.observe, state
+            lambda: build_portfolio(settings, log.partitions),
+            log.book,
+            lane.observe,
+            applied,
+            state,
         ),
     )
     op.output("records", records, log.sink())

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-from dataflows.log_sources import read_to_end
 from dataflows.stack import (
     child_environment,
     flow_process,
@@ -13,8 +12,8 @@ from dataflows.stack import (
 )
 from infra.clickhouse.client import connect, database_name
 from infra.clickhouse.migrations import prepare_database
-from infra.kafka.consumers import open_consumer
 from infra.kafka.producer import BatchProducer
+from infra.kafka.reading import read_to_end
 from infra.kafka.topics import ensure_topics
 from infra.settings import Settings, settings_hash, settings_json
 from infra.stack.supervise import Supervisor
@@ -55,9 +54,8 @@ def publish_settings(settings: Settings) -> None:
     """Write the effective settings to `ops.settings`, keyed by their hash, unless they are there."""
     message = SettingsPublished(id=settings_hash(settings), settings_json=settings_json(settings))
     topic = full_name(settings.environment, message.topic)
-    reader = open_consumer(kafka_settings(settings), topic, 0, None)
-    published = {record.key for record in read_to_end(reader)}
-    reader.close()
+    records, _ = read_to_end(kafka_settings(settings), topic)
+    published = {record.key for record in records}
     if record_key(message).encode() in published:
         return
     origin = Origin(config_hash=message.id, epoch=0)

@@ -8,11 +8,10 @@ import numpy as np
 import polars as pl
 from msgspec import Struct
 
-from dataflows.log_sources import read_to_end
 from dataflows.recorded_session import RecordedSession
 from dataflows.stack import kafka_settings
-from infra.kafka.consumers import open_consumer
 from infra.kafka.producer import BatchProducer
+from infra.kafka.reading import read_to_end
 from infra.kafka.topics import topic_ends
 from infra.settings import Settings, settings_hash
 from infra.tick_encoder import EncodedRecord, Encoding, encode_heartbeats, encode_records
@@ -143,11 +142,10 @@ def newest_event_time_ns(settings: Settings) -> int | None:
     for partition, end in ends.items():
         if end == 0:
             continue
-        consumer = open_consumer(kafka, topic, partition, end - 1)
-        for record in read_to_end(consumer):
+        records, _ = read_to_end(kafka, topic, partition, end - 1)
+        for record in records:
             found = _last_event_time(record.value or b"")
             newest = found if newest is None or (found or 0) > newest else newest
-        consumer.close()
     return newest
 
 

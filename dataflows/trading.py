@@ -3,19 +3,22 @@
 `python -m bytewax.run dataflows.trading:flow` runs it on the settings of the environment.
 """
 
+from collections.abc import Sequence
+
 import bytewax.operators as op
 from bytewax.dataflow import Dataflow
 from bytewax.inputs import Source
 from bytewax.operators import KeyedStream
 
 from dataflows.accounts import AccountStep, on_account
+from dataflows.applied_commands import read_applied
 from dataflows.lanes import BarsStep, Lane, SignalsStep
 from dataflows.log_flow import LogFlow, open_log_flow
 from dataflows.log_sources import control_source, tick_source
 from dataflows.machines import run_machine
 from dataflows.parts import build_lane, build_portfolio
 from infra.settings import Settings, load_settings
-from schemas.batches import TickBatch
+from schemas.batches import ControlReceived, TickBatch
 
 NAME = "trading"
 
@@ -27,8 +30,12 @@ def wire_trading(
     ticks: Source[tuple[str, TickBatch]],
     controls: Source[tuple[str, object]] | None,
     partitions: list[int],
+    applied: Sequence[ControlReceived] = (),
 ) -> KeyedStream[list[object]]:
-    """Join sources, lanes and the account; return the stream of records to write."""
+    """Join sources, lanes and the account; return the stream of records to write.
+
+    `applied` are the commands that an earlier run of the account applied.
+    """
     fetched = op.input("ticks", flow, ticks)
     items = run_machine("bars", fetched, lambda state: BarsStep(lane, state))
     closing = op.branch("closing", items, lambda keyed: keyed[1].bars is not None)
@@ -44,7 +51,11 @@ def wire_trading(
         "account",
         account,
         lambda state: AccountStep(
-            lambda: build_portfolio(settings, partitions), lane.book, lane.observe, state
+            lambda: build_portfolio(settings, partitions),
+            lane.book,
+            lane.observe,
+            applied,
+            state,
         ),
     )
 
@@ -54,13 +65,15 @@ def build_flow(log: LogFlow) -> Dataflow:
     flow = Dataflow(NAME)
     settings = log.settings
     lane = build_lane(settings, log.book, log.workload.observe)
+    applied = read_applied(settings)
     records = wire_trading(
         flow,
         settings,
         lane,
         tick_source(settings, log.partitions, NAME, log.book, log.watch),
-        control_source(settings, NAME, log.watch),
+        control_source(settings, NAME, log.watch, applied),
         log.partitions,
+        applied,
     )
     op.output("records", records, log.sink())
     return flow

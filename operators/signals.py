@@ -112,6 +112,11 @@ class SignalMachine:
                 found.append(self._emit(detail, strategy, _ACTIONS[action], votes))
         return sorted(found, key=_order)
 
+    def settle(self) -> None:
+        """Do the work that the voters put off so that signals go out first; it changes no vote."""
+        for voter in self._voters:
+            voter.settle()
+
     def _find_edges(self, bars: pl.DataFrame, holds: BoolArray) -> BoolArray:
         """Return which conditions hold that did not on the series' previous bar; remember the last."""
         codes = self._assign_codes(bars)

@@ -10,6 +10,10 @@ from schemas.operations import ControlCommanded, DeadLetterRecorded
 from schemas.signals import SignalEmitted
 
 
+NO_PARTITION = -1
+"""Partition of an input that brings commands and nothing of the market."""
+
+
 class TickBatch(Struct, kw_only=True):
     """One decoded fetch of one partition of `market.ticks`."""
 

@@ -19,7 +19,7 @@ from dataflows.cli.output import (
 )
 from dataflows.stack import kafka_settings, store_settings
 from infra.audit.audit import Audit, EnvironmentRunningError
-from infra.audit.log import AuditedLog, FolderLog, KafkaLog
+from infra.audit.log import AuditedLog, FolderLog, KafkaLog, read_folder_settings
 from infra.audit.report import AuditReport, CheckResult
 from infra.audit.tables import AuditedStore
 from infra.settings import Settings, load_settings
@@ -74,6 +74,7 @@ def audit(
     store: AuditedStore | None = None
     if folder is not None:
         log, environment = FolderLog(folder), folder.name
+        settings = read_folder_settings(folder) or settings
     else:
         log = KafkaLog(kafka_settings(settings), environment)
     try:

@@ -130,8 +130,8 @@ class PartitionBars:
         self._newest_ns = NOTHING_SEEN_NS
         self._seen: dict[Market, SeenIds] = defaultdict(SeenIds)
         self._bars: dict[Market, dict[tuple[str, int], BarSum]] = defaultdict(dict)
+        self._recent: dict[Market, tuple[int, int, list[BarSum]]] = {}
         self.late: dict[LateKey, TickLate] = {}
-        self.duplicates = 0
 
     @property
     def watermark_ns(self) -> int | None:
@@ -150,7 +150,6 @@ class PartitionBars:
             self._note_late(tick, watermark_ns)
             return False
         repeated = tick.trade_id >= 0 and not self._seen[tick.market].is_new(tick.trade_id)
-        self.duplicates += repeated
         for bar in self._bars_of(tick):
             if repeated:
                 bar.duplicates += 1
@@ -159,6 +158,18 @@ class PartitionBars:
         return not repeated
 
     def _bars_of(self, tick: Tick) -> list[BarSum]:
+        """Return the bars whose intervals hold `tick`; mostly those of the tick before."""
+        recent = self._recent.get(tick.market)
+        if recent is not None and recent[0] <= tick.time_ns < recent[1]:
+            return recent[2]
+        found = self._find_bars(tick)
+        if len(found) == len(self._timeframes):
+            from_ns = max(bar.open_ns for bar in found)
+            until_ns = min(bar.close_ns for bar in found)
+            self._recent[tick.market] = (from_ns, until_ns, found)
+        return found
+
+    def _find_bars(self, tick: Tick) -> list[BarSum]:
         bars, found = self._bars[tick.market], []
         for timeframe, length_ns in self._timeframes:
             open_ns = tick.time_ns - tick.time_ns % length_ns

@@ -1,5 +1,6 @@
 """The log of an environment, record by record: from Kafka, or from the folder of a backtest."""
 
+import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from kafka.errors import KafkaError
 from msgspec import Struct
 
 from infra.audit.report import Place
+from infra.settings import Settings
 from schemas.batches import ProgressMarked
 from schemas.settings import KafkaSettings
 from schemas.ticks import CONTENT_ARROW
@@ -23,6 +25,7 @@ SETTLE_SECONDS = 1.0
 """Longer than an epoch: a flow that runs has written something meanwhile."""
 TICKS = "market.ticks"
 TICKS_FILE = "ticks.parquet"
+SETTINGS_FILE = "settings.json"
 
 _ROWS_AT_ONCE = 20_000
 _PROGRESS = ProgressMarked.__name__.encode()
@@ -77,6 +80,17 @@ class AuditedLog(Protocol):
 
     def close(self) -> None:
         """Let go of files and connections."""
+
+
+def read_folder_settings(folder: Path) -> Settings | None:
+    """Return the settings that a backtest ran with, None if its folder does not say.
+
+    Raises ValueError if it says something else.
+    """
+    path = folder / SETTINGS_FILE
+    if not path.exists():
+        return None
+    return Settings.model_validate(json.loads(path.read_bytes())["settings"])
 
 
 class EnvironmentMissingError(ValueError):

@@ -24,6 +24,7 @@ _TICK_COLUMNS = (
     "offset", "line", "kind", "venue", "symbol", "toUnixTimestamp64Nano(event_time_ns)", "price",
     "size", "side", "trade_id", "bid", "ask", "provenance",
 )  # fmt: skip
+_PLAIN = frozenset({str, int, float, bool})
 _LOGGED = ("_topic_partition", "_offset", "_config", "_epoch", "_ingest_ns", "_emit_ns")
 
 
@@ -193,6 +194,8 @@ def _number(text: bytes | None) -> int | None:
 
 def _canonical(value: Any) -> Any:
     """Return a value in one form, whichever side it comes from."""
+    if value is None or type(value) in _PLAIN:
+        return value
     if isinstance(value, Enum):
         return value.value
     if isinstance(value, Decimal):

@@ -135,14 +135,14 @@ def find_fault(tick: TickLine, timestamp_ms: int, listing: InstrumentListed | No
         return "event time in the future of the record"
     if tick.kind == "heartbeat":
         return ""
-    values = (tick.price, tick.size) if tick.kind == "trade" else (tick.bid, tick.ask)
-    if tick.venue is None or tick.symbol is None or None in values:
+    first, second = (tick.price, tick.size) if tick.kind == "trade" else (tick.bid, tick.ask)
+    if tick.venue is None or tick.symbol is None or first is None or second is None:
         return "a required field is absent"
-    if not all(value is not None and math.isfinite(value) and value > 0 for value in values):
+    if not (0 < first < math.inf and 0 < second < math.inf):
         return "a price or size is not finite and positive"
     if listing is None:
         return "the instrument is not listed"
-    if tick.kind == "quote" and tick.bid > tick.ask:  # type: ignore[operator]
+    if tick.kind == "quote" and first > second:
         return "the quote is crossed"
     return ""
 

@@ -8,7 +8,7 @@ import polars as pl
 
 from operators.portfolio.rules import TradingRules, build_rules
 from operators.portfolio.ticks import IDLE_ROWS_MAX, Block, TickTape
-from schemas.batches import AccountInput
+from schemas.batches import NO_PARTITION, AccountInput
 from schemas.instruments import InstrumentBook
 from schemas.signals import SignalEmitted
 from schemas.ticks import KIND_HEARTBEAT, KIND_QUOTE
@@ -67,6 +67,8 @@ class Timeline:
         """
         signals = len(self._signals)
         for given in inputs:
+            if given.partition == NO_PARTITION:
+                continue
             if given.partition not in self._tick_marks_ns:
                 msg = (
                     f"input of partition {given.partition!r} must belong to the account's "

@@ -37,6 +37,9 @@ class Voter(Protocol):
     @state.setter
     def state(self, state: object) -> None: ...
 
+    def settle(self) -> None:
+        """Do the work that `advance` put off; it changes no vote."""
+
     def advance(
         self, frame: pl.DataFrame, inputs: FloatArray, rows: Sequence[int]
     ) -> dict[int, Vote]:

@@ -91,6 +91,9 @@ class OnnxVoter:
     def state(self, state: object) -> None:
         assert state is None
 
+    def settle(self) -> None:
+        """Do nothing: a model that does not learn puts nothing off."""
+
     def advance(
         self, frame: pl.DataFrame, inputs: FloatArray, rows: Sequence[int]
     ) -> dict[int, Vote]:

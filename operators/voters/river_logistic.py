@@ -22,6 +22,9 @@ LEARNING_RATE = 0.0003
 """Step of weights and intercept. Chosen on the recorded hourly bars of January to May 2024: mean
 prequential log-loss 0.6923 nats, a coin's is 0.6931; River's default 0.01 gave 0.7621."""
 
+WAITING_BARS_MAX = 10_000
+"""Bars that may wait over all symbols before they are worked through at once."""
+
 _PROBABILITY_MIN = 1e-15
 """A probability is kept this far from 0 and 1 in the log-loss, which would be infinite there."""
 
@@ -29,16 +32,29 @@ _PROBABILITY_MIN = 1e-15
 class SymbolLearner:
     """Scaler, weights and the samples of one symbol whose horizon is still open."""
 
-    __slots__ = ("learnt", "log_loss_sum", "model", "pending", "scaler", "scored")
+    __slots__ = ("learnt", "log_loss_sum", "model", "pending", "scaler", "scored", "waiting")
 
     def __init__(self) -> None:
         self.scaler = StandardScaler()
         self.model = LogisticRegression(SGD(LEARNING_RATE), intercept_lr=LEARNING_RATE)
         self.pending: deque[tuple[dict[str, float] | None, float, float | None]] = deque()
         """Per bar within the horizon: inputs, close, and what was predicted, if anything was."""
+        self.waiting: deque[tuple[dict[str, float] | None, float]] = deque()
+        """Bars that were given but not worked through yet: inputs and close."""
         self.learnt = 0
         self.scored = 0
         self.log_loss_sum = 0.0
+
+    def catch_up(self, horizon_bars: int, warm_up_events: int) -> float | None:
+        """Work through the waiting bars in order; return what was predicted at the last one."""
+        predicted = None
+        while self.waiting:
+            sample, close = self.waiting.popleft()
+            self.learn(close, horizon_bars)
+            ready = sample is not None and self.learnt >= warm_up_events
+            predicted = self.predict(sample) if ready and sample is not None else None
+            self.pending.append((sample, close, predicted))
+        return predicted
 
     def learn(self, close: float, horizon_bars: int) -> None:
         """Learn the one sample whose horizon closes with `close`, if there is one."""
@@ -73,6 +89,9 @@ class SymbolLearner:
 class RiverLogisticVoter:
     """Scaled logistic regression on whether the close `horizon_bars` bars later is higher.
 
+    A symbol without a signal may wait: its bars are worked through before its next vote, when there
+    is time (`settle`), or when many wait, so learning never delays another symbol's signal.
+
     At every bar of a symbol it first learns the sample of `horizon_bars` bars before, whose label
     that bar's close has just settled, and then predicts. A bar with a missing or wild input is
     neither predicted nor learnt, because one NaN would stay in the scaler for ever; it still counts
@@ -97,6 +116,7 @@ class RiverLogisticVoter:
         self.horizon_bars, self.warm_up_events = horizon_bars, warm_up_events
         self._names = schema.names
         self._learners: dict[tuple[str, str], SymbolLearner] = {}
+        self._waiting_bars = 0
 
     @property
     def fingerprint(self) -> str:
@@ -112,7 +132,8 @@ class RiverLogisticVoter:
 
     @property
     def state(self) -> object:
-        """Return the learners by (venue, symbol)."""
+        """Return the learners by (venue, symbol), with nothing left to work through."""
+        self.settle()
         return self._learners
 
     @state.setter
@@ -123,6 +144,7 @@ class RiverLogisticVoter:
     @property
     def scored_count(self) -> int:
         """Predictions whose label has become known, over all symbols."""
+        self.settle()
         return sum(learner.scored for learner in self._learners.values())
 
     @property
@@ -144,15 +166,21 @@ class RiverLogisticVoter:
             learner = self._learners.get(key)
             if learner is None:
                 learner = self._learners.setdefault(key, SymbolLearner())
-            learner.learn(closes[row], self.horizon_bars)
             sample = dict(zip(self._names, vectors[row], strict=True)) if usable[row] else None
-            predicted = None
-            if sample is not None and learner.learnt >= self.warm_up_events:
-                predicted = learner.predict(sample)
-            learner.pending.append((sample, closes[row], predicted))
+            learner.waiting.append((sample, closes[row]))
             if row in wanted:
+                predicted = learner.catch_up(self.horizon_bars, self.warm_up_events)
                 votes[row] = self._vote(learner, predicted, inputs[row])
+        self._waiting_bars += len(closes)
+        if self._waiting_bars > WAITING_BARS_MAX:
+            self.settle()
         return votes
+
+    def settle(self) -> None:
+        """Work through every bar that waits; when it happens changes no vote."""
+        for learner in self._learners.values():
+            learner.catch_up(self.horizon_bars, self.warm_up_events)
+        self._waiting_bars = 0
 
     def _vote(self, learner: SymbolLearner, buy: float | None, vector: FloatArray) -> Vote:
         content_hash = learner.content_hash()

@@ -12,9 +12,8 @@ from typing import Any
 import polars as pl
 from msgspec import Struct, structs
 
-from dataflows.log_sources import read_to_end
 from dataflows.stack import kafka_settings
-from infra.kafka.consumers import open_consumer
+from infra.kafka.reading import read_to_end
 from infra.kafka.topics import topic_ends
 from infra.records import FetchedRecord
 from infra.settings import Settings
@@ -38,11 +37,9 @@ def read_records(settings: Settings, topic: str) -> list[tuple[int, FetchedRecor
     for partition, end in ends.items():
         if not end:
             continue
-        consumer = open_consumer(
-            kafka_settings(settings), full_name(settings.environment, topic), partition, None
+        records, _ = read_to_end(
+            kafka_settings(settings), full_name(settings.environment, topic), partition
         )
-        records = read_to_end(consumer)
-        consumer.close()
         assert not records or records[-1].offset == end - 1
         found += [(partition, record) for record in records if not is_progress(record)]
     return found

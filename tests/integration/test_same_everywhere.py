@@ -1,6 +1,5 @@
 """Every way to run one session gives the same decisions and fills, by hash of their values."""
 
-from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ from tests.integration.session_run import (
     wait_until,
 )
 
-pytestmark = [pytest.mark.stack, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(400), pytest.mark.xdist_group("stack")]
 
 COMPARED = ("trade.decisions", "trade.fills")
 SPLIT = ("features", "signals", "portfolio")
@@ -37,13 +36,13 @@ def hashed(lines: list[str]) -> tuple[int, str]:
 @pytest.fixture(scope="module")
 def backtested(
     tmp_path_factory: pytest.TempPathFactory, excerpt_files: list[Path]
-) -> Iterator[Hashes]:
+) -> Hashes:
     out = tmp_path_factory.mktemp("backtest")
     settings = Settings(portfolio=PortfolioSettings(trade_from=TRADE_FROM))
     run_backtest(settings, open_session(excerpt_files), out)
     found = {topic: hashed(folder_lines(out, topic)) for topic in COMPARED}
     assert all(count > 50 for count, _ in found.values())
-    yield found
+    return found
 
 
 def play(

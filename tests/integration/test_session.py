@@ -16,7 +16,7 @@ from tests.integration.end_state import messages, read_records, table_state
 from tests.integration.invalid_records import VENUE
 from tests.integration.session_run import SYMBOLS
 
-pytestmark = [pytest.mark.stack, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(400), pytest.mark.xdist_group("stack")]
 
 
 def rows(played, sql):
@@ -31,7 +31,7 @@ def test_the_audit_of_the_session_is_clean(played):
     report = audit(played.settings, "", None, allow_running=False, quiet=True)
     assert report.first is None
     assert report.clean
-    assert all(check.rows for check in report.checks if check.name not in {"late ticks"})
+    assert all(check.rows for check in report.checks if check.name != "late ticks")
 
 
 def test_every_topic_is_in_its_table_once(played):
