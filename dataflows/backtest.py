@@ -12,10 +12,12 @@ from bytewax.testing import run_main
 from dataflows.parts import build_lane
 from dataflows.recorded_session import PARTITION, RecordedSession
 from dataflows.trading import wire_trading
-from infra.folder_sink import FolderSink
+from infra.folder_sink import FolderSink, write_topic
 from infra.settings import Settings, settings_hash, settings_json
 from schemas.batches import TickBatch
 from schemas.instruments import InstrumentBook
+from schemas.market import InstrumentListed
+from schemas.operations import SettingsPublished
 
 Progress = Callable[[int, int], None]
 """Called with the ticks read and the event time reached."""
@@ -93,6 +95,9 @@ def run_backtest(
     records = wire_trading(flow, settings, lane, source, None, [PARTITION])
     op.output("records", records, FolderSink(out))
     run_main(flow)
+    published = SettingsPublished(id=settings_hash(settings), settings_json=settings_json(settings))
+    write_topic(out, InstrumentListed, listings)
+    write_topic(out, SettingsPublished, [published])
     (out / "settings.json").write_text(
         json.dumps(
             {"hash": settings_hash(settings), "settings": json.loads(settings_json(settings))}

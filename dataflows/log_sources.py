@@ -51,9 +51,7 @@ class ListingReader:
 
     def refresh(self) -> bool:
         """Read what is new; return whether anything was."""
-        records, self._next_offset = read_to_end(
-            self._kafka, self._topic, offset=self._next_offset
-        )
+        records, self._next_offset = read_to_end(self._kafka, self._topic, offset=self._next_offset)
         for record in records:
             if record.value is not None:
                 self._book.add(decode(InstrumentListed, record.value))

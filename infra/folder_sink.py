@@ -1,10 +1,12 @@
 """Bytewax sink that writes each topic to one Parquet file of a folder; for backtests."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import polars as pl
 import pyarrow.parquet as pq
 from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
+from msgspec import Struct
 
 from schemas.batches import Outgoing
 from schemas.frames import polars_schema, to_frame
@@ -16,6 +18,12 @@ ROWS_PER_GROUP = 65_536
 def topic_file(folder: Path, topic: str) -> Path:
     """Return the file of `topic` in `folder`."""
     return folder / f"{topic.replace('.', '_')}.parquet"
+
+
+def write_topic(folder: Path, message: type[Struct], messages: Sequence[Struct]) -> None:
+    """Write all messages of a topic that no flow produces: listings and settings."""
+    topic: str = message.topic  # type: ignore[attr-defined]
+    to_frame(message, list(messages)).write_parquet(topic_file(folder, topic))
 
 
 class FolderSink(FixedPartitionedSink[list[Outgoing], None]):

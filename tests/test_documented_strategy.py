@@ -11,10 +11,11 @@ from dataflows.backtest import run_backtest
 from dataflows.recorded_session import RecordedFile, RecordedSession
 from infra.settings import load_settings
 from operators.strategies import build_strategies, discover_strategies
-from tests.conftest import EXCERPTS
-from tests.documents import marked
+from schemas.times import parse_time_ns
+from tests.documents import ROOT, marked
 
 PAGE = "docs/how-to/own-strategy.md"
+RECORDING = ROOT / "onnx_models" / "recordings" / "bars_5m_binance_spot_demo.parquet"
 MODULE = "operators.strategies.trend_pullback"
 
 
@@ -41,7 +42,7 @@ def test_the_file_alone_makes_the_strategy_known(settings):
 
 @pytest.mark.acceptance("S-161", criterion="a new strategy by one file and settings, no core edit")
 def test_the_documented_strategy_trades(settings, tmp_path, measured):
-    session = RecordedSession([RecordedFile(path=EXCERPTS / "bars_5m_btcusdt.parquet")])
+    session = RecordedSession([RecordedFile(path=RECORDING, end_ns=parse_time_ns("2024-06-22"))])
     run_backtest(settings, session, tmp_path / "out")
     signals = pl.read_parquet(tmp_path / "out" / "trade_signals.parquet")
     fills = pl.read_parquet(tmp_path / "out" / "trade_fills.parquet")

@@ -68,8 +68,6 @@ def run(
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     logging.getLogger("kafka").setLevel(logging.ERROR)
     with reporting(as_json=as_json):
-        from dataflows.runner import run_flow, shards  # noqa: PLC0415  # loads the whole engine
-
         settings = settings_for(environment)
         if workers > 1 and flow not in {Flow.FEATURES, Flow.SIGNALS}:
             msg = f"flow {flow.value!r} must run in one process; found --workers {workers}; leave it out"
@@ -77,6 +75,8 @@ def run(
         try:
             if worker is None and workers > 1:
                 raise typer.Exit(_run_workers(flow.value, workers, settings))
+            from dataflows.runner import run_flow, shards  # noqa: PLC0415  # loads the whole engine
+
             owned = shards(settings.kafka.partitions, workers)[worker or 0]
             run_flow(settings, flow.value, owned, worker=worker or 0)
         except LeaseHeldError as error:

@@ -40,7 +40,7 @@ def read_records(settings: Settings, topic: str) -> list[tuple[int, FetchedRecor
         records, _ = read_to_end(
             kafka_settings(settings), full_name(settings.environment, topic), partition
         )
-        assert not records or records[-1].offset == end - 1
+        assert not records or records[-1].offset >= end - 1
         found += [(partition, record) for record in records if not is_progress(record)]
     return found
 

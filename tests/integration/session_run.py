@@ -22,7 +22,7 @@ from infra.settings import Settings, write_settings
 from schemas.settings import KafkaSettings, PortfolioSettings, ServeSettings, StoreSettings
 from schemas.times import parse_time_ns
 
-WAIT_SECONDS = 150.0
+WAIT_SECONDS = 300.0
 POLL_SECONDS = 0.1
 TRADES_FROM = "2024-08-08T23:55:00"
 TRADE_FROM = "2024-07-30T00:00:00"
@@ -103,9 +103,7 @@ class RunningFlow:
         return self.process.wait(seconds)
 
 
-def start_process(
-    arguments: list[str], settings: Settings, log: Path
-) -> "subprocess.Popen[bytes]":
+def start_process(arguments: list[str], settings: Settings, log: Path) -> "subprocess.Popen[bytes]":
     """Start Python with `arguments` on exactly `settings`."""
     with log.open("ab") as out:
         return subprocess.Popen(

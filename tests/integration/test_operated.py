@@ -17,8 +17,11 @@ from dataflows.replay import replay
 from dataflows.stack import kafka_settings, port_of
 from infra.kafka.reading import read_to_end
 from infra.settings import Settings
-from schemas.codec import find_header
+from schemas.codec import decode, find_header
+from schemas.fields import Action
 from schemas.operations import Command
+from schemas.signals import SignalEmitted
+from schemas.times import parse_time_ns
 from schemas.topics import full_name
 from schemas.trading import DenialReason, Verdict
 from tests.integration.end_state import messages, read_records
@@ -35,7 +38,7 @@ from tests.integration.session_run import (
     wait_until,
 )
 
-pytestmark = [pytest.mark.stack, pytest.mark.timeout(400), pytest.mark.xdist_group("stack")]
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(900), pytest.mark.xdist_group("stack")]
 
 PACE = 20_000.0
 """Event seconds per second of the paced slice."""
@@ -78,9 +81,9 @@ def operated(broker: str, store: Any, tmp_path_factory: pytest.TempPathFactory) 
         publish(settings, folder, "halted after a kill")
         wait_until(finished(settings, ("trading",)), "the slice after the kill", flows)
         applied["resume"], seconds["resume"] = command(settings, Command.RESUME)
-        before = len(read_records(settings, "trade.signals"))
         publish(settings, folder, "resumed", PACE)
         wait_until(finished(settings, ("trading",)), "the resumed slice", flows)
+    paced_from_ns = parse_time_ns(SLICES["resumed"][0])
     return Operated(
         settings=settings,
         second_run_exit_code=code,
@@ -90,8 +93,8 @@ def operated(broker: str, store: Any, tmp_path_factory: pytest.TempPathFactory) 
         signal_seconds=[
             (stamp(record, "emit-ns") - stamp(record, "ingest-ns")) / 1e9
             for _, record in read_records(settings, "trade.signals")
-            if record.offset >= 0
-        ][before:],
+            if decode(SignalEmitted, record.value or b"").event_time_ns >= paced_from_ns
+        ],
     )
 
 
@@ -124,13 +127,11 @@ def command(settings: Settings, kind: Command) -> tuple[int, float]:
 
 
 def entries(operated: Operated, start: str, end: str) -> list[Any]:
-    from schemas.times import parse_time_ns
-
     first, last = parse_time_ns(SLICES[start][0]), parse_time_ns(SLICES[end][1])
     return [
         decision
         for decision in messages(operated.settings, "trade.decisions")
-        if first <= decision.event_time_ns <= last and decision.action == "enter_long"
+        if first <= decision.event_time_ns <= last and decision.action is Action.ENTER
     ]
 
 

@@ -22,7 +22,7 @@ from tests.integration.session_run import (
     wait_until,
 )
 
-pytestmark = [pytest.mark.stack, pytest.mark.timeout(400), pytest.mark.xdist_group("stack")]
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(900), pytest.mark.xdist_group("stack")]
 
 COMPARED = ("trade.decisions", "trade.fills")
 SPLIT = ("features", "signals", "portfolio")
@@ -34,9 +34,7 @@ def hashed(lines: list[str]) -> tuple[int, str]:
 
 
 @pytest.fixture(scope="module")
-def backtested(
-    tmp_path_factory: pytest.TempPathFactory, excerpt_files: list[Path]
-) -> Hashes:
+def backtested(tmp_path_factory: pytest.TempPathFactory, excerpt_files: list[Path]) -> Hashes:
     out = tmp_path_factory.mktemp("backtest")
     settings = Settings(portfolio=PortfolioSettings(trade_from=TRADE_FROM))
     run_backtest(settings, open_session(excerpt_files), out)
@@ -70,7 +68,9 @@ def test_however_the_log_is_cut_and_encoded_trading_equals_the_backtest(
     measured(f"{encoding} x {batch}: {backtested}")
 
 
-@pytest.mark.acceptance("I12", criterion="split flows on 1 and 2 workers equal the backtest by hash")
+@pytest.mark.acceptance(
+    "I12", criterion="split flows on 1 and 2 workers equal the backtest by hash"
+)
 @pytest.mark.parametrize("workers", [1, 2])
 def test_split_flows_equal_the_backtest(
     backtested, broker, store: Any, tmp_path, excerpt_files, workers, measured

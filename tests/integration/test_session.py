@@ -16,7 +16,7 @@ from tests.integration.end_state import messages, read_records, table_state
 from tests.integration.invalid_records import VENUE
 from tests.integration.session_run import SYMBOLS
 
-pytestmark = [pytest.mark.stack, pytest.mark.timeout(400), pytest.mark.xdist_group("stack")]
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(900), pytest.mark.xdist_group("stack")]
 
 
 def rows(played, sql):
@@ -88,9 +88,7 @@ def test_the_replay_makes_more_than_a_signal_a_second(played, measured):
 
 def test_each_kind_of_invalid_record_is_kept_and_its_neighbours_count(played):
     letters = messages(played.settings, "ops.dead_letters")
-    assert Counter(letter.reason for letter in letters) == Counter(
-        played.expected_reasons.values()
-    )
+    assert Counter(letter.reason for letter in letters) == Counter(played.expected_reasons.values())
     stored = rows(
         played,
         "SELECT reason, count() FROM ops_dead_letters FINAL GROUP BY reason",

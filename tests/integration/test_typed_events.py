@@ -24,7 +24,9 @@ def wire(up: KeyedStream[int]) -> None:
 """
 
 MISUSES = {
-    "asynchronous where it must be synchronous": RIGHT.replace("def on_batch", "async def on_batch"),
+    "asynchronous where it must be synchronous": RIGHT.replace(
+        "def on_batch", "async def on_batch"
+    ),
     "one item where a batch is due": RIGHT.replace("list[int]) -> list[int]", "int) -> int"),
     "no snapshot": RIGHT.replace("def snapshot", "def remember"),
     "a message where records are due": """
@@ -44,7 +46,14 @@ ControlApplied(id="1", cause="", account="A", command=Command.HALT, event_time_n
 def check(folder: Path, text: str) -> subprocess.CompletedProcess[str]:
     file = folder / "snippet.py"
     file.write_text(text)
-    command = [sys.executable, "-m", "mypy", "--config-file", str(ROOT / "pyproject.toml"), str(file)]
+    command = [
+        sys.executable,
+        "-m",
+        "mypy",
+        "--config-file",
+        str(ROOT / "pyproject.toml"),
+        str(file),
+    ]
     return subprocess.run(
         [*command, "--strict"], cwd=ROOT, capture_output=True, text=True, check=False
     )

@@ -16,7 +16,8 @@ from schemas.ddl import TIME, all_ddl, clickhouse_columns, table_name
 from schemas.settings import KafkaSettings, StoreSettings
 from schemas.ticks import TICK_WIRE
 from schemas.topics import TOPICS, full_name
-from tests.infra.audit.world import PARTITIONS, T0, Written, at, session
+from tests.infra.audit.facts import PARTITIONS, T0, Written, at
+from tests.infra.audit.world import session
 
 TIMESTAMP_MS = T0 // 1_000_000 + 200_000
 

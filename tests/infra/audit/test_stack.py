@@ -7,8 +7,9 @@ import pytest
 from infra.audit.audit import Audit, EnvironmentRunningError
 from infra.audit.log import EnvironmentMissingError, KafkaLog
 from infra.audit.tables import AuditedStore, StoreUnreadableError
+from tests.infra.audit.facts import SETTINGS, heartbeat
 from tests.infra.audit.stack_world import append, archive, clickhouse, kafka, publish
-from tests.infra.audit.world import SETTINGS, heartbeat, session
+from tests.infra.audit.world import session
 
 pytestmark = pytest.mark.stack
 

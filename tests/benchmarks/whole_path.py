@@ -1,0 +1,94 @@
+"""The whole path, Kafka → bars → features → votes → decisions → fills → Kafka; and the archive."""
+
+from dataflows.archive import build_flow as build_archive
+from dataflows.features import build_flow as build_features
+from dataflows.trading import build_flow as build_trading
+from schemas.settings import BarSettings
+from tests.benchmarks.bench_stack import publish, records_written, run_bounded
+from tests.benchmarks.context import Bench
+from tests.benchmarks.figures import Figure, Found, Skipped, Target
+from tests.benchmarks.loads import Load
+from tests.benchmarks.voters import voters_at
+
+TICKS_PER_SECOND = 300_000.0
+BATCH = 700
+
+
+def measure_trading(bench: Bench) -> list[Found]:
+    """Return ticks/s of `trading` from Kafka to Kafka, 4 rules, ONNX and River at 5 minutes."""
+    trades = bench.loads.trades()
+    name = "Kafka → fills → Kafka"
+    found: list[Found] = []
+    if trades is None:
+        reason = "the trade recording is not here"
+        found.append(Skipped(benchmark="trading", name=f"{name}, recorded trades", reason=reason))
+    else:
+        found += [_trade(bench, trades, f"{name}, recorded trades", e) for e in ("ndjson", "arrow")]
+    found.append(_trade(bench, bench.loads.shipped_bars(), f"{name}, reconstructed bars", "ndjson"))
+    return found
+
+
+def _trade(bench: Bench, load: Load, name: str, encoding: str) -> Figure:
+    settings = bench.stack.settings("trading", **voters_at("5m", models=True, folder=bench.folder))
+    bench.say(f"trading: publishing {load.name} as {encoding}")
+    ticks = publish(settings, load.open(), encoding, BATCH)  # type: ignore[arg-type]
+    rates: list[float] = []
+    made: dict[str, int] = {}
+    for run in range((1 if bench.quick else 3) + 1):
+        bench.say(f"trading: {name}, {encoding}, run {run}")
+        bench.stack.clear_outputs(settings)
+        before = records_written(settings)
+        seconds = run_bounded(settings, "trading", build_trading)
+        after = records_written(settings)
+        made = {topic: after[topic] - before[topic] for topic in after}
+        if run:
+            rates.append(ticks / seconds)
+    return Figure(
+        benchmark="trading",
+        name=f"{name}, {BATCH}-tick {encoding} records",
+        unit="ticks/s",
+        runs=rates,
+        targets=[Target(limit=TICKS_PER_SECOND)],
+        note=(
+            f"{ticks:,} ticks of {load.name}; 4 rules, ONNX, River at 5m; "
+            f"{made['market.bars']:,} bars, {made['trade.signals']:,} signals, "
+            f"{made['trade.decisions']:,} decisions, {made['trade.fills']:,} fills; recovery on"
+        ),
+    )
+
+
+def measure_archive(bench: Bench) -> list[Found]:
+    """Return rows/s of the `archive` flow into the store, ticks and bars."""
+    load = bench.loads.trades() or bench.loads.long_bars()
+    settings = bench.stack.settings(
+        "archive",
+        bars=BarSettings(timeframes=("1m", "5m", "1h", "1d")),
+        **voters_at(None, models=False, folder=bench.folder),
+    )
+    bench.say("archive: publishing")
+    ticks = publish(settings, load.open(), "arrow", BATCH)
+    found: list[Found] = []
+    run_bounded(settings, "features", build_features)
+    written = records_written(settings)
+    for topic, rows in (
+        ("market.ticks", ticks),
+        ("market.bars", written["market.bars"]),
+        ("market.features", written["market.features"]),
+    ):
+        bench.say(f"archive: {topic}")
+        rates = []
+        for run in range(bench.runs + 1):
+            bench.stack.forget_recovery(settings)
+            seconds = run_bounded(settings, "archive", build_archive, (topic,))
+            if run:
+                rates.append(rows / seconds)
+        found.append(
+            Figure(
+                benchmark="archive",
+                name=f"{topic} into the store",
+                unit="rows/s",
+                runs=rates,
+                note=f"{rows:,} rows of {load.name}; natural keys, so a run again replaces rows",
+            )
+        )
+    return found
