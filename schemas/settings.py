@@ -148,7 +148,7 @@ class PortfolioSettings(Section):
     """Cash of the account before its first fill."""
     risk_per_trade_pct: Decimal = Field(default=Decimal("1.0"), gt=0, le=10)
     """Share of equity lost if the protective stop is hit."""
-    position_notional_max_pct: Decimal = Field(default=Decimal(5), gt=0, le=100)
+    position_notional_max_pct: Decimal = Field(default=Decimal(2), gt=0, le=100)
     """Largest entry, as a share of equity."""
     gross_notional_max_pct: Decimal = Field(default=Decimal(100), gt=0, le=100)
     """Largest sum of open positions and pending entries, as a share of equity."""

@@ -27,6 +27,11 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if config.getoption("--acceptance"):
         items[:] = [item for item in items if item.get_closest_marker("acceptance")]
+    for item in items:
+        # Run one after another on one worker: they share a broker and a store, and those that
+        # measure a latency must not compete with a second stack.
+        if item.get_closest_marker("stack") or {"broker", "store"} & set(item.fixturenames):  # type: ignore[attr-defined]
+            item.add_marker(pytest.mark.xdist_group("stack"))
 
 
 @pytest.fixture
@@ -56,4 +61,6 @@ def pytest_terminal_summary(terminalreporter, exitstatus: int, config: pytest.Co
     if config.getoption("--acceptance"):
         terminalreporter.section("acceptance")
         for row, criterion, value, outcome in sorted(config.stash[_ROWS]):
-            terminalreporter.write_line(f"{row} {outcome}: {criterion}; measured: {value or 'see test'}")
+            terminalreporter.write_line(
+                f"{row} {outcome}: {criterion}; measured: {value or 'see test'}"
+            )
