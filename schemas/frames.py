@@ -1,7 +1,6 @@
 """The polars schema of every message, derived from its class, and frames of messages."""
 
 from decimal import Decimal
-from enum import Enum
 from functools import cache
 from typing import Any
 
@@ -11,6 +10,7 @@ from msgspec import Struct, inspect
 
 UNSIGNED_FIELDS = frozenset({"missing_mask"})
 """Integers that use all 64 bits."""
+_lines = msgspec.json.Encoder(decimal_format="string")
 
 
 @cache
@@ -52,21 +52,27 @@ def _dtype(found: inspect.Type, name: str) -> pl.DataType:
 def to_frame(message: type[Struct], messages: list[Any]) -> pl.DataFrame:
     """Return `messages` (all of class `message`) as a frame with its schema."""
     schema = polars_schema(message)
-    columns = {
-        name: pl.Series(name, [_plain(getattr(row, name)) for row in messages], dtype=dtype)
-        for name, dtype in schema.items()
-    }
-    return pl.DataFrame(columns)
+    if not messages:
+        return pl.DataFrame(schema=schema)
+    # Through JSON: two calls in native code instead of a Python object for every nested value.
+    return pl.read_ndjson(_lines.encode_lines(messages), schema=text_schema(message)).cast(schema)
 
 
-def _plain(value: object) -> Any:
-    if isinstance(value, Enum):
-        return value.value
-    if isinstance(value, list):
-        return [_plain(item) for item in value]
-    if isinstance(value, Struct):
-        return {name: _plain(getattr(value, name)) for name in value.__struct_fields__}
-    return value
+@cache
+def text_schema(message: type[Struct]) -> pl.Schema:
+    """Return the polars schema of the JSON of `message`, in which decimals are text."""
+    return pl.Schema({name: _as_text(dtype) for name, dtype in polars_schema(message).items()})
+
+
+def _as_text(dtype: pl.DataType) -> pl.DataType:
+    """Return `dtype` with text for decimals: JSON carries them as text, so no digit is lost."""
+    if isinstance(dtype, pl.Decimal):
+        return pl.String()
+    if isinstance(dtype, pl.List):
+        return pl.List(_as_text(dtype.inner))  # type: ignore[arg-type]
+    if isinstance(dtype, pl.Struct):
+        return pl.Struct({field.name: _as_text(field.dtype) for field in dtype.fields})  # type: ignore[arg-type]
+    return dtype
 
 
 def to_messages(message: type[Struct], frame: pl.DataFrame) -> list[Any]:

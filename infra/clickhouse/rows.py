@@ -14,7 +14,7 @@ from msgspec import NODEFAULT, Struct, inspect
 from schemas.batches import ProgressMarked
 from schemas.codec import encode, schema_header
 from schemas.ddl import LOG_FRAME, time_columns
-from schemas.frames import polars_schema
+from schemas.frames import polars_schema, text_schema
 from schemas.operations import DeadLetterRecorded, build_dead_letter
 from schemas.ticks import DeadLetterReason
 
@@ -133,7 +133,7 @@ def _framed(
 
 def _framed_fast(message: type[Struct], found: list[_Located]) -> pl.DataFrame:
     wanted = polars_schema(message)
-    read = pl.Schema({name: _as_text(dtype) for name, dtype in wanted.items()})
+    read = text_schema(message)
     if found:
         body = io.BytesIO(b"\n".join([each[0] for each in found]))
         frame = pl.read_ndjson(body, schema=read)
@@ -150,17 +150,6 @@ def _framed_fast(message: type[Struct], found: list[_Located]) -> pl.DataFrame:
     ).cast(wanted)
     timed = own.cast(dict.fromkeys(time_columns(message), pl.Datetime("ns", "UTC")))
     return pl.concat([timed, _log_columns(found)], how="horizontal")
-
-
-def _as_text(dtype: pl.DataType) -> pl.DataType:
-    """Return `dtype` with text for decimals: JSON carries them as text, so no digit is lost."""
-    if isinstance(dtype, pl.Decimal):
-        return pl.String()
-    if isinstance(dtype, pl.List):
-        return pl.List(_as_text(dtype.inner))  # type: ignore[arg-type]
-    if isinstance(dtype, pl.Struct):
-        return pl.Struct({field.name: _as_text(field.dtype) for field in dtype.fields})  # type: ignore[arg-type]
-    return dtype
 
 
 @cache

@@ -164,7 +164,7 @@ def test_bars_inside_the_range_are_rebuilt_and_others_left_out():
     assert set(ticks["provenance"]) == {1}
 
 
-@pytest.mark.acceptance("S-157", criterion="replayed bars rebuild every recorded bar exactly")
+@pytest.mark.acceptance("I12", criterion="replayed bars rebuild every recorded bar exactly")
 def test_every_shipped_bar_is_rebuilt(measured):
     recording = open_recording(DEMO, rebuild=rebuild_trades)
     described = recording.describe()

@@ -147,7 +147,7 @@ def test_quotes_and_heartbeats_are_ticks():
 
 
 @pytest.mark.acceptance(
-    "S-157", criterion="each kind of broken line is dead-lettered with its reason"
+    "I15", criterion="each kind of broken line is dead-lettered with its reason"
 )
 @pytest.mark.parametrize(
     ("bad", "reason"),
@@ -448,7 +448,7 @@ RECORDS = st.one_of(
 
 
 @pytest.mark.acceptance(
-    "S-157", criterion="I1: every line is a tick or a dead letter, once, in any cut"
+    "I1", criterion="I1: every line is a tick or a dead letter, once, in any cut"
 )
 @settings(deadline=None, max_examples=60)
 @given(st.lists(RECORDS, min_size=1, max_size=8), st.data())
