@@ -9,7 +9,6 @@ from schemas.fields import Identity, Name, TimeNs
 from schemas.operations import ControlCommanded, DeadLetterRecorded
 from schemas.signals import SignalEmitted
 
-
 NO_PARTITION = -1
 """Partition of an input that brings commands and nothing of the market."""
 

@@ -103,13 +103,17 @@ PAYLOAD_BYTES_MAX = 64 * 1024
 
 
 def build_dead_letter(
-    source_topic: str, partition: int, offset: int, line: int, reason: str, detail: str, payload: bytes
+    source_topic: str,
+    partition: int,
+    offset: int,
+    line: int,
+    reason: str,
+    detail: str,
+    payload: bytes,
 ) -> DeadLetterRecorded:
     """Return the dead letter of a line (or, with line -1, of a whole record)."""
     return DeadLetterRecorded(
-        id=derive_id(
-            DeadLetterRecorded.topic, source_topic, 0, line, f"{partition}/{offset}"
-        ),
+        id=derive_id(DeadLetterRecorded.topic, source_topic, 0, line, f"{partition}/{offset}"),
         source_topic=source_topic,
         partition=partition,
         offset=offset,

@@ -134,7 +134,9 @@ def tick_rows(batch: TickBatch, book: InstrumentBook) -> pl.DataFrame:
     names = {name: _categories(instruments[name]) for name in ("venue", "symbol")}
     at = ticks["instrument"]
     kinds = ticks["kind"].to_numpy()
-    scales = {name: instruments[f"{name}_scale"].gather(at).to_numpy() for name in ("price", "size")}
+    scales = {
+        name: instruments[f"{name}_scale"].gather(at).to_numpy() for name in ("price", "size")
+    }
 
     def decimal(units: str, scale: str, kind: int, name: str) -> pl.Series:
         # polars multiplies by a reciprocal where a divisor is constant: the last bit would be wrong.

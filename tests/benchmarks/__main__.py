@@ -53,6 +53,7 @@ def main() -> int:
         loads = Loads(chosen.data, folder, quick=chosen.quick)
         with bench_stack(folder) as stack:
             bench = Bench(folder, loads, stack, quick=chosen.quick, console=console)
+            bench.runs = chosen.runs or bench.runs
             for name in chosen.names or BENCHMARKS:
                 _run_one(name, bench, document, console)
                 if chosen.out:
@@ -71,6 +72,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
     parser.add_argument("names", nargs="*", help=f"some of {', '.join(BENCHMARKS)}; default: all")
     parser.add_argument("--quick", action="store_true", help="small sizes, one run of each")
+    parser.add_argument("--runs", type=int, help="runs of each figure")
     parser.add_argument("--out", type=Path, help="where the JSON goes; default: standard output")
     parser.add_argument("--data", type=Path, default=REPOSITORY.parent / "shared" / "data")
     parser.add_argument("--page", type=Path, help="where the page goes; a full run writes docs/")

@@ -124,7 +124,7 @@ def _backtest(bench: Bench, load: Load, name: str, unit: str, sections: dict[str
     bench.say(f"backtest: {name}")
     # The first run compiles kernels and warms caches.
     _run_small(settings, bench, out)
-    runs = time_runs(work, 1, bench.runs if bench.quick else 3)
+    runs = time_runs(work, 1, min(bench.runs, 3))
     count = rows if unit == "bars/s" else counted["ticks"]
     note = (
         f"{count:,} {unit.split('/', maxsplit=1)[0]} of {load.name}; {counted.get('signals', 0):,} signals, "

@@ -34,7 +34,7 @@ def _trade(bench: Bench, load: Load, name: str, encoding: str) -> Figure:
     ticks = publish(settings, load.open(), encoding, BATCH)  # type: ignore[arg-type]
     rates: list[float] = []
     made: dict[str, int] = {}
-    for run in range((1 if bench.quick else 3) + 1):
+    for run in range(min(bench.runs, 3) + 1):
         bench.say(f"trading: {name}, {encoding}, run {run}")
         bench.stack.clear_outputs(settings)
         before = records_written(settings)

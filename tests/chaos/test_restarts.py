@@ -46,7 +46,7 @@ from tests.integration.session_run import (
 
 pytestmark = [pytest.mark.chaos, pytest.mark.stack, pytest.mark.timeout(900)]
 
-DRIP_SECONDS = 12.0
+DRIP_SECONDS = 30.0
 RECOVERY_CRASHES = 5
 ALL = list(range(4))
 
@@ -89,8 +89,10 @@ class Flow:
     def works(self) -> bool:
         return bool(read_health(self.settings, "trading").get("records"))
 
-    def await_work(self) -> None:
-        wait_until(self.works, "first work", {"trading": self.running})
+    def await_work(self, drip: Drip) -> None:
+        wait_until(
+            lambda: self.works() or not drip.is_alive(), "first work", {"trading": self.running}
+        )
 
     def again(self) -> None:
         self.running = RunningFlow(self.settings, "trading")
@@ -119,7 +121,7 @@ def test_crashes_during_recovery_converge(harmed, log, chance, figures: Figures)
     drip = Drip(harmed, log.records, DRIP_SECONDS)
     sizes = []
     with trading(harmed) as flow:
-        flow.await_work()
+        flow.await_work(drip)
         flow.running.kill()
         for _ in range(RECOVERY_CRASHES):
             seen = flow.running.log.read_text().count("running trading")
@@ -149,7 +151,7 @@ def test_a_graceful_end_and_a_new_start_lose_nothing(harmed, log, figures: Figur
     seconds = []
     with trading(harmed) as flow:
         for _ in range(3):
-            flow.await_work()
+            flow.await_work(drip)
             started = time.monotonic()
             assert flow.running.stop() == 0
             seconds.append(time.monotonic() - started)
@@ -169,7 +171,7 @@ def test_a_pause_of_the_process_changes_nothing(harmed, log, chance, figures: Fi
     drip = Drip(harmed, log.records, DRIP_SECONDS)
     pauses = []
     with trading(harmed) as flow:
-        flow.await_work()
+        flow.await_work(drip)
         for _ in range(4):
             os.kill(flow.pid, signal.SIGSTOP)
             pauses.append(chance.uniform(0.5, 5.0))
@@ -196,7 +198,6 @@ def test_a_lost_recovery_folder_is_rebuilt_from_the_log(harmed, log, figures: Fi
         before = written(harmed)
         shutil.rmtree(recovery_folder(harmed, "trading", ALL))
         flow.again()
-        flow.await_work()
         write_log(harmed, log.records[half:])
         flow.finish()
     check(harmed, log)

@@ -51,7 +51,7 @@ def write_log(settings: Settings, records: Iterable[Located], seconds: float = 0
         due = started + seconds * number / len(records)
         if due > time.monotonic():
             producer.flush()
-            time.sleep(due - time.monotonic())
+            time.sleep(max(0.0, due - time.monotonic()))
         producer.send(
             full_name(settings.environment, topic),
             partition,
