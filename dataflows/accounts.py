@@ -29,14 +29,15 @@ class AccountStep:
     def __init__(
         self,
         build: Callable[[], Portfolio],
+        adopt: Callable[[Portfolio], None],
         book: InstrumentBook,
         observe: Callable[[str, int], None],
-        applied: Sequence[ControlReceived],
+        known: Sequence[ControlReceived],
         state: object | None,
     ) -> None:
-        """Start or resume; `applied` are commands whose event time no replay may pass unknowingly."""
+        """Start or resume; `known` are the commands that must be acted on before any tick is."""
         self._book = book
-        self._applied = list(applied)
+        self._known = list(known)
         self._observe = observe
         self._waiting: dict[int, dict[int, LaneItem]] = {}
         self._next: dict[int, int] = {}
@@ -47,6 +48,7 @@ class AccountStep:
                 "tuple[int, Portfolio, dict[int, dict[int, LaneItem]], dict[int, int]]", state
             )
             check_version("account", version)
+            adopt(self._portfolio)
 
     def snapshot(self) -> object:
         """Return the portfolio and what waits for its turn."""
@@ -62,9 +64,9 @@ class AccountStep:
             inputs.insert(0, AccountInput(partition=NO_PARTITION, controls=controls))
         if not inputs:
             return []
-        if self._applied:
-            inputs.insert(0, AccountInput(partition=NO_PARTITION, controls=self._applied))
-            self._applied = []
+        if self._known:
+            inputs.insert(0, AccountInput(partition=NO_PARTITION, controls=self._known))
+            self._known = []
         messages = self._portfolio.advance(inputs, self._book)
         for message in messages:
             self._observe(type(message).__name__, 1)

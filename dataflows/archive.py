@@ -3,18 +3,23 @@
 `python -m bytewax.run dataflows.archive:flow` runs it on the settings of the environment.
 """
 
+from collections.abc import Sequence
+
 import bytewax.operators as op
 from bytewax.dataflow import Dataflow
 
 from dataflows.log_flow import LogFlow, open_log_flow
 from dataflows.log_sources import record_source, tick_source
-from dataflows.stack import store_settings
+from dataflows.stack import kafka_settings, store_settings
 from infra.clickhouse.client import connect, database_name
 from infra.clickhouse.migrations import prepare_database
 from infra.clickhouse.sink import ArchiveSink
 from infra.clickhouse.writer import ArchiveWriter
+from infra.kafka.producer import BatchProducer
 from infra.settings import load_settings
-from schemas.topics import message_topics
+from schemas.codec import build_headers, encode
+from schemas.operations import DeadLetterRecorded
+from schemas.topics import full_name, message_topics, record_key
 
 NAME = "archive"
 
@@ -40,8 +45,19 @@ def build_flow(log: LogFlow) -> Dataflow:
         prepare_database(client, database_name(store, settings.environment))
         return ArchiveWriter(client)
 
+    def bury(letters: Sequence[DeadLetterRecorded]) -> None:
+        producer = BatchProducer(kafka_settings(settings))
+        topic = full_name(settings.environment, DeadLetterRecorded.topic)
+        for letter in letters:
+            headers = build_headers(
+                DeadLetterRecorded, letter.id, letter.cause, "recorded", log.origin
+            )
+            producer.send(topic, 0, record_key(letter).encode(), encode(letter), headers)
+        producer.flush()
+        producer.close()
+
     merged = op.merge("batches", *streams)
-    op.output("store", merged, ArchiveSink(open_writer, log.book, log.workload.observe))
+    op.output("store", merged, ArchiveSink(open_writer, log.book, log.workload.observe, bury))
     return flow
 
 

@@ -9,6 +9,7 @@ from bytewax.dataflow import Dataflow
 from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
 from bytewax.testing import run_main
 
+from dataflows.engine import told_plainly
 from dataflows.parts import build_lane
 from dataflows.recorded_session import PARTITION, RecordedSession
 from dataflows.trading import wire_trading
@@ -78,7 +79,7 @@ def run_backtest(
         How many records of each kind came out.
 
     Raises:
-        ValueError: The session holds a tick that the log would refuse.
+        FlowFailedError: A step failed, as when the session holds a tick that the log would refuse.
     """
     out.mkdir(parents=True, exist_ok=True)
     listings = session.instruments()
@@ -94,7 +95,8 @@ def run_backtest(
     source = SessionSource(session, book, lateness_ns, on_progress)
     records = wire_trading(flow, settings, lane, source, None, [PARTITION])
     op.output("records", records, FolderSink(out))
-    run_main(flow)
+    with told_plainly("backtest"):
+        run_main(flow)
     published = SettingsPublished(id=settings_hash(settings), settings_json=settings_json(settings))
     write_topic(out, InstrumentListed, listings)
     write_topic(out, SettingsPublished, [published])

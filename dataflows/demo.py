@@ -30,6 +30,8 @@ TRADES_FROM = "2024-08-08T23:55:00"
 POLL_SECONDS = 0.25
 DEADLINE_SECONDS = 600.0
 RESTARTS_MAX = 3
+MARKER = "demo.marker"
+"""Says that a folder may be emptied."""
 
 
 class DemoProgress(Struct, kw_only=True):
@@ -55,7 +57,9 @@ class Demo:
         if Supervisor(state_dir).is_running():
             msg = f"demo in {str(state_dir)!r} already runs; stop it first"
             raise RuntimeError(msg)
-        shutil.rmtree(state_dir, ignore_errors=True)
+        _empty(state_dir)
+        state_dir.mkdir(parents=True, mode=0o700, exist_ok=True)
+        (state_dir / MARKER).touch()
         self.settings = _demo_settings(state_dir)
         self.session = RecordedSession(
             [
@@ -137,6 +141,16 @@ class Demo:
             fills=counts.get("OrderFilled", 0),
             archived=archive.get("records", {}).get("rows", 0),
         )
+
+
+def _empty(folder: Path) -> None:
+    """Remove an earlier demo's folder; raises ValueError for a folder that is none."""
+    if not folder.exists() or not any(folder.iterdir()):
+        return
+    if not (folder / MARKER).exists():
+        msg = f"demo folder must be new, empty or an earlier demo's; found {str(folder)!r}; name another"
+        raise ValueError(msg)
+    shutil.rmtree(folder)
 
 
 def _slice(name: str, start: str | None, end: str | None) -> RecordedFile:

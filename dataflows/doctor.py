@@ -10,7 +10,7 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from dataflows.parts import build_lane
+from dataflows.parts import build_lane, load_scorers
 from dataflows.stack import kafka_settings, store_settings
 from infra.settings import Settings
 from infra.stack.supervise import Supervisor
@@ -122,6 +122,10 @@ def _clock(_settings: Settings) -> Finding:
 
 
 def _machines(settings: Settings) -> Finding:
+    refused = [text for text in load_scorers(settings).values() if isinstance(text, str)]
+    if refused:
+        remedy = "make models, or switch the model off"
+        return Finding(check="settings", ok=False, found="; ".join(refused), remedy=remedy)
     lane = build_lane(settings, InstrumentBook(), lambda _kind, _count: None)
     lane.build_signals()
     kafka_settings(settings)

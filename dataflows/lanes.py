@@ -205,7 +205,7 @@ class SignalsStep:
         if state is not None:
             version, features, signals = cast("tuple[int, FeatureMachine, SignalState]", state)
             check_version("signals", version)
-            self._features = features
+            self._features = check_columns(features, self._features)
             self._signals.state = signals
 
     def snapshot(self) -> object:
@@ -246,8 +246,9 @@ class FeaturesStep:
         self._lane = lane
         self._features = lane.build_features()
         if state is not None:
-            version, self._features = cast("tuple[int, FeatureMachine]", state)
+            version, features = cast("tuple[int, FeatureMachine]", state)
             check_version("features", version)
+            self._features = check_columns(features, self._features)
 
     def snapshot(self) -> object:
         """Return the state of the features."""
@@ -311,6 +312,18 @@ def check_version(step: str, version: int) -> None:
             f"remove the recovery folder to rebuild it from the log"
         )
         raise ValueError(msg)
+
+
+def check_columns(resumed: FeatureMachine, wanted: FeatureMachine) -> FeatureMachine:
+    """Return `resumed`; raise ValueError if the settings ask for other features than it carries."""
+    if (resumed.schema, resumed.columns) != (wanted.schema, wanted.columns):
+        missing = sorted(set(wanted.columns) ^ set(resumed.columns))
+        msg = (
+            f"recovery state must carry the features that the settings ask for; found a difference "
+            f"in {missing or resumed.schema.name!r}; remove the recovery folder to rebuild it from the log"
+        )
+        raise ValueError(msg)
+    return resumed
 
 
 def vector_columns(schema: FeatureSchema, joined: pl.DataFrame) -> list[pl.Expr]:

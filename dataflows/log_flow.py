@@ -1,6 +1,7 @@
 """What every flow over the log needs: lease, book, workload, sink, and how it is run and recovered."""
 
 import logging
+import shutil
 import threading
 from collections.abc import Callable, Sequence
 from datetime import timedelta
@@ -11,6 +12,7 @@ from bytewax.recovery import RecoveryConfig, init_db_dir
 from bytewax.run import cli_main
 from msgspec import Struct
 
+from dataflows.engine import told_plainly
 from dataflows.log_sources import Watch
 from dataflows.stack import kafka_settings
 from infra.kafka.sink import KafkaSink, Target
@@ -113,19 +115,28 @@ def open_log_flow(
 
 
 def run_recoverable(flow: Dataflow, settings: Settings, folder: Path) -> None:
-    """Run `flow` in this thread until its sources end, with snapshots in `folder`."""
+    """Run `flow` in this thread until its sources end, with snapshots in `folder`.
+
+    Raises:
+        FlowFailedError: A step failed; the text says why.
+    """
     database = folder / "snapshots"
     if not database.exists():
-        database.mkdir(parents=True)
-        init_db_dir(database, 1)
-    cli_main(
-        flow,
-        workers_per_process=1,
-        process_id=None,
-        addresses=None,
-        epoch_interval=timedelta(milliseconds=settings.run.epoch_ms),
-        recovery_config=RecoveryConfig(str(database), timedelta(0)),
-    )
+        # Renamed when whole: a crash in between must not leave half a database behind.
+        fresh = folder / "snapshots.new"
+        shutil.rmtree(fresh, ignore_errors=True)
+        fresh.mkdir(parents=True)
+        init_db_dir(fresh, 1)
+        fresh.replace(database)
+    with told_plainly(flow.flow_id):
+        cli_main(
+            flow,
+            workers_per_process=1,
+            process_id=None,
+            addresses=None,
+            epoch_interval=timedelta(milliseconds=settings.run.epoch_ms),
+            recovery_config=RecoveryConfig(str(database), timedelta(0)),
+        )
 
 
 def run_lanes(run_one: Callable[[int], None], partitions: Sequence[int], stop: StopFlag) -> None:

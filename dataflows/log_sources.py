@@ -1,5 +1,6 @@
 """Sources over the log: ticks, commands, and the derived topics that the split flows read."""
 
+import logging
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -9,7 +10,7 @@ import polars as pl
 from bytewax.inputs import FixedPartitionedSource
 from msgspec import Struct
 
-from dataflows.applied_commands import control_keys
+from dataflows.known_commands import KnownCommands, control_keys
 from dataflows.stack import kafka_settings
 from infra.clickhouse.writer import RecordBatch
 from infra.control import CommandRefusedError, verify_command
@@ -35,6 +36,8 @@ from schemas.signals import SignalEmitted
 from schemas.ticks import DeadLetterReason
 from schemas.topics import full_name
 
+logger = logging.getLogger(__name__)
+
 
 class ListingReader:
     """Keeps an `InstrumentBook` up to date with `market.instruments`.
@@ -53,8 +56,13 @@ class ListingReader:
         """Read what is new; return whether anything was."""
         records, self._next_offset = read_to_end(self._kafka, self._topic, offset=self._next_offset)
         for record in records:
-            if record.value is not None:
+            if record.value is None:
+                continue
+            try:
                 self._book.add(decode(InstrumentListed, record.value))
+            except msgspec.DecodeError as error:
+                # Its ticks go to the dead letters as UNKNOWN_INSTRUMENT; the others trade on.
+                logger.warning("listing at offset %s is no listing; %s", record.offset, error)
         return bool(records)
 
 
@@ -215,18 +223,10 @@ def _refused_command(record: FetchedRecord, error: Exception) -> DeadLetterRecor
 
 
 def control_source(
-    settings: Settings,
-    group: str,
-    watch: Watch,
-    applied: Sequence[ControlReceived],
+    settings: Settings, group: str, watch: Watch, known: KnownCommands
 ) -> FixedPartitionedSource[tuple[str, ControlsRead], tuple[int, int]]:
-    """Return the source of verified commands.
-
-    A command among `applied` comes with the event time at which it already counted, so that the account
-    knows it again.
-    """
-    keys = control_keys(settings)
-    effective = {known.command.id: known.effective_ns for known in applied}
+    """Return the source of verified commands; those of `known` are only said again."""
+    keys, effective_ns = control_keys(settings), known.effective_ns
 
     def decode_fetch(_partition: int, records: list[FetchedRecord]) -> ControlsRead:
         read = ControlsRead(controls=[], dead_letters=[])
@@ -239,7 +239,11 @@ def control_source(
                 continue
             if command.account == settings.account:
                 read.controls.append(
-                    ControlReceived(command=command, effective_ns=effective.get(command.id))
+                    ControlReceived(
+                        command=command,
+                        effective_ns=effective_ns.get(command.id),
+                        not_before_ns=known.not_before_ns,
+                    )
                 )
         return read
 

@@ -106,6 +106,11 @@ def load_scorers(settings: Settings) -> dict[str, OnnxSession | str]:
     return scorers
 
 
+def adopt_settings(settings: Settings, portfolio: Portfolio) -> None:
+    """Put a resumed account under the limits and venue rules of now."""
+    portfolio.adopt(settings.portfolio, settings.paper, settings.vote)
+
+
 def build_portfolio(settings: Settings, partitions: list[int]) -> Portfolio:
     """Return the account's engine; it waits for every one of `partitions`."""
     return Portfolio(

@@ -7,12 +7,12 @@ import bytewax.operators as op
 from bytewax.dataflow import Dataflow
 
 from dataflows.accounts import AccountStep, on_account
-from dataflows.applied_commands import read_applied
+from dataflows.known_commands import read_known_commands
 from dataflows.lanes import ScreenStep, signals_item
 from dataflows.log_flow import LogFlow, open_log_flow
 from dataflows.log_sources import control_source, signal_source, tick_source
 from dataflows.machines import run_machine
-from dataflows.parts import build_lane, build_portfolio
+from dataflows.parts import adopt_settings, build_lane, build_portfolio
 from infra.settings import load_settings
 
 NAME = "portfolio"
@@ -28,8 +28,8 @@ def build_flow(log: LogFlow) -> Dataflow:
     accepted = run_machine("screen", fetched, lambda state: ScreenStep(lane, state))
     read = op.input("signals", flow, signal_source(settings, log.partitions, NAME, log.watch))
     signalled = op.map_value("signal_items", read, signals_item)
-    applied = read_applied(settings)
-    commands = op.input("controls", flow, control_source(settings, NAME, log.watch, applied))
+    known = read_known_commands(settings)
+    commands = op.input("controls", flow, control_source(settings, NAME, log.watch, known))
     inputs = op.merge(
         "inputs",
         on_account("commands", commands, settings.account),
@@ -41,9 +41,10 @@ def build_flow(log: LogFlow) -> Dataflow:
         inputs,
         lambda state: AccountStep(
             lambda: build_portfolio(settings, log.partitions),
+            lambda portfolio: adopt_settings(settings, portfolio),
             log.book,
             lane.observe,
-            applied,
+            known.received,
             state,
         ),
     )

@@ -145,10 +145,16 @@ def newest_event_time_ns(settings: Settings) -> int | None:
         records, _ = read_to_end(kafka, topic, partition, end - 1)
         for record in records:
             found = _last_event_time(record.value or b"")
-            newest = found if newest is None or (found or 0) > newest else newest
+            newest = max(
+                (time_ns for time_ns in (newest, found) if time_ns is not None), default=None
+            )
     return newest
 
 
 def _last_event_time(value: bytes) -> int | None:
-    frame = pl.read_ndjson(value.splitlines()[-1], schema={"event_time_ns": pl.Int64()})
-    return int(frame["event_time_ns"][0])
+    """Return the event time of a record's last line, None for a record that is no JSON."""
+    try:
+        frame = pl.read_ndjson(value.splitlines()[-1], schema={"event_time_ns": pl.Int64()})
+        return int(frame["event_time_ns"][0])
+    except (IndexError, TypeError, pl.exceptions.PolarsError):
+        return None

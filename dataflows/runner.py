@@ -1,11 +1,12 @@
 """Run a flow as a process: leases, recovery, metrics, and a graceful end."""
 
 import logging
-import sys
 from importlib import import_module
 
+from dataflows.interpreter import tune_interpreter
 from dataflows.log_flow import LogFlow, open_log_flow, recovery_folder, run_lanes, run_recoverable
 from dataflows.log_sources import Watch
+from dataflows.prepare import publish_settings
 from dataflows.stack import port_of, wait_for_stack
 from infra.kafka.stop_flag import StopFlag
 from infra.serve import Workload, start_server
@@ -13,7 +14,6 @@ from infra.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-SWITCH_SECONDS = 0.0005
 _BY_LANE = frozenset({"features", "signals"})
 
 
@@ -36,8 +36,7 @@ def run_flow(settings: Settings, name: str, partitions: list[int], worker: int =
         LeaseHeldError: Another process owns the account or a partition of this flow.
         OSError: The metrics port is taken.
     """
-    # The producer's thread must get its turn between two bytecodes of a learner, not 5 ms later.
-    sys.setswitchinterval(SWITCH_SECONDS)
+    tune_interpreter()
     stop = StopFlag()
     workload = Workload(name, settings.environment, settings.serve.stale_after_seconds)
     watch = Watch(stop=stop, workload=workload)
@@ -47,6 +46,7 @@ def run_flow(settings: Settings, name: str, partitions: list[int], worker: int =
     port = port_of(settings, name, worker)
     close_server = start_server(workload, settings.serve.host, port)
     wait_for_stack(settings)
+    publish_settings(settings)
     # Until here a signal ends the process at once: there is no state to save yet.
     stop.listen()
     logger.info("running %s on partitions %s, metrics on port %s", name, partitions, port)

@@ -44,8 +44,10 @@ class StackStatus(Struct, frozen=True, kw_only=True):
     def ok(self) -> bool:
         """Whether broker and store answer and every process is running and healthy."""
         up = self.broker == self.store == "up"
-        return up and all(
-            row.state in {"running", "starting"} and row.healthy for row in self.processes
+        return (
+            up
+            and bool(self.processes)
+            and all(row.state in {"running", "starting"} and row.healthy for row in self.processes)
         )
 
     def to_plain(self) -> dict[str, Any]:
@@ -92,7 +94,9 @@ def _row(settings: Settings, process: ProcessStatus, lags: dict[str, int]) -> Pr
         lag_records=lags.get(process.name),
         event_time=format_time_ns(event_time_ns) if event_time_ns > 0 else "",
         last_useful_work="" if seconds is None else f"{seconds:.0f} s ago",
-        healthy=bool(health.get("ok", True)),
+        healthy=process.name not in FLOWS
+        or process.state == "starting"
+        or bool(health.get("ok", False)),
     )
 
 

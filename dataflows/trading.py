@@ -11,12 +11,12 @@ from bytewax.inputs import Source
 from bytewax.operators import KeyedStream
 
 from dataflows.accounts import AccountStep, on_account
-from dataflows.applied_commands import read_applied
+from dataflows.known_commands import read_known_commands
 from dataflows.lanes import BarsStep, Lane, SignalsStep
 from dataflows.log_flow import LogFlow, open_log_flow
 from dataflows.log_sources import control_source, tick_source
 from dataflows.machines import run_machine
-from dataflows.parts import build_lane, build_portfolio
+from dataflows.parts import adopt_settings, build_lane, build_portfolio
 from infra.settings import Settings, load_settings
 from schemas.batches import ControlReceived, TickBatch
 
@@ -30,11 +30,11 @@ def wire_trading(
     ticks: Source[tuple[str, TickBatch]],
     controls: Source[tuple[str, object]] | None,
     partitions: list[int],
-    applied: Sequence[ControlReceived] = (),
+    known: Sequence[ControlReceived] = (),
 ) -> KeyedStream[list[object]]:
     """Join sources, lanes and the account; return the stream of records to write.
 
-    `applied` are the commands that an earlier run of the account applied.
+    `known` are the commands that the log holds already.
     """
     fetched = op.input("ticks", flow, ticks)
     items = run_machine("bars", fetched, lambda state: BarsStep(lane, state))
@@ -52,9 +52,10 @@ def wire_trading(
         account,
         lambda state: AccountStep(
             lambda: build_portfolio(settings, partitions),
+            lambda portfolio: adopt_settings(settings, portfolio),
             lane.book,
             lane.observe,
-            applied,
+            known,
             state,
         ),
     )
@@ -65,15 +66,15 @@ def build_flow(log: LogFlow) -> Dataflow:
     flow = Dataflow(NAME)
     settings = log.settings
     lane = build_lane(settings, log.book, log.workload.observe)
-    applied = read_applied(settings)
+    known = read_known_commands(settings)
     records = wire_trading(
         flow,
         settings,
         lane,
         tick_source(settings, log.partitions, NAME, log.book, log.watch),
-        control_source(settings, NAME, log.watch, applied),
+        control_source(settings, NAME, log.watch, known),
         log.partitions,
-        applied,
+        known.received,
     )
     op.output("records", records, log.sink())
     return flow

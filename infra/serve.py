@@ -8,6 +8,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterable
+from socketserver import ThreadingMixIn
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 from wsgiref.types import StartResponse, WSGIEnvironment
 
@@ -75,7 +76,8 @@ class Workload:
     def health(self) -> dict[str, object]:
         """Return the health document; `ok` is false when work waits and none was done lately."""
         idle_seconds = time.monotonic() - self._worked_at
-        waiting = sum(self._lags.values())
+        # A copy: the flow's thread adds partitions while this one reads.
+        waiting = sum(dict(self._lags).values())
         return {
             "flow": self.flow,
             "ok": waiting == 0 or idle_seconds < self._stale_after_seconds,
@@ -84,6 +86,12 @@ class Workload:
             "event_time_ns": self._event_time_ns,
             "records": dict(self._counts),
         }
+
+
+class _Server(ThreadingMixIn, WSGIServer):
+    """A connection that says nothing must not keep the others waiting."""
+
+    daemon_threads = True
 
 
 class _Handler(WSGIRequestHandler):
@@ -112,6 +120,8 @@ def start_server(workload: Workload, host: str, port: int) -> Callable[[], None]
         respond("404 Not Found", [("Content-Type", "text/plain")])
         return [b"try /metrics or /health\n"]
 
-    server: WSGIServer = make_server(host, port, application, handler_class=_Handler)
+    server: WSGIServer = make_server(
+        host, port, application, server_class=_Server, handler_class=_Handler
+    )
     threading.Thread(target=server.serve_forever, name="serve", daemon=True).start()
     return server.shutdown

@@ -7,6 +7,7 @@ on how the log was cut into fetches.
 
 import json
 from collections.abc import Callable, Sequence
+from operator import methodcaller
 from typing import Final
 
 import numpy as np
@@ -18,6 +19,7 @@ from infra.tick_lines import BLANK, parse_lines, split_lines
 from infra.tick_rows import PARSED_ROWS, TickRules
 from infra.tick_streams import parse_streams
 from schemas.batches import TickBatch
+from schemas.fields import Provenance
 from schemas.instruments import InstrumentBook
 from schemas.operations import DeadLetterRecorded, build_dead_letter
 from schemas.ticks import (
@@ -33,6 +35,9 @@ from schemas.ticks import (
 SOURCE_TOPIC: Final = "market.ticks"
 WHOLE_RECORD: Final = -1
 _HEADERS_REMEMBERED_MAX: Final = 1024
+
+_has_line = methodcaller("strip", BLANK)
+"""Truthy for a value that is not blank."""
 
 Integers = NDArray[np.int64]
 Headers = tuple[tuple[str, bytes | None], ...]
@@ -82,6 +87,9 @@ class TickDecoder:
         self, records: Sequence[FetchedRecord], letters: list[DeadLetterRecorded]
     ) -> tuple[list[int], list[int], NDArray[np.int8]]:
         """Return the indices of NDJSON and of Arrow records, and every record's provenance code."""
+        alike = self._sort_alike(records)
+        if alike is not None:
+            return alike
         lines: list[int] = []
         streams: list[int] = []
         codes = [0] * len(records)
@@ -100,6 +108,23 @@ class TickDecoder:
             (lines if content == CONTENT_NDJSON else streams).append(index)
             codes[index] = int(found)
         return lines, streams, np.array(codes, dtype=np.int8)
+
+    def _sort_alike(
+        self, records: Sequence[FetchedRecord]
+    ) -> tuple[list[int], list[int], NDArray[np.int8]] | None:
+        """Return the same for NDJSON records with the same headers and nothing to refuse, else None.
+
+        A feed of one tick a record is nothing else, and has no time for a look at each of them.
+        """
+        headers = [record.headers for record in records]
+        content, found = self._read_headers(headers[0])
+        if content != CONTENT_NDJSON or headers.count(headers[0]) < len(headers):
+            return None
+        values = [record.value or b"" for record in records]
+        if max(map(len, values)) > RECORD_BYTES_MAX or not all(map(_has_line, values)):
+            return None
+        codes = np.full(len(records), int(found), dtype=np.int8)
+        return list(range(len(records))), [], codes
 
     def _read_headers(self, headers: list[tuple[str, bytes | None]] | None) -> Understood:
         known = tuple(headers or ())
@@ -146,9 +171,9 @@ class TickDecoder:
     ) -> pl.DataFrame:
         if not any(ticks.height for ticks, _, _ in parsed):
             return pl.DataFrame(schema=TICK_FRAME)
-        places, stamps_ms, *_ = zip(*records, strict=True)
-        offsets = np.array(places, dtype=np.int64)
-        latest_ns = np.array(stamps_ms, dtype=np.int64) * 1_000_000 + FUTURE_ALLOWANCE_NS
+        offsets = np.array([record.offset for record in records], dtype=np.int64)
+        stamps_ms = np.array([record.timestamp_ms for record in records], dtype=np.int64)
+        latest_ns = stamps_ms * 1_000_000 + FUTURE_ALLOWANCE_NS
         placed = [
             ticks.hstack(
                 [
@@ -214,4 +239,7 @@ def _understand(headers: Headers) -> Understood:
         return DeadLetterReason.UNKNOWN_CONTENT_TYPE, f"content-type={content!r}"
     if provenance not in PROVENANCE_CODES:
         return DeadLetterReason.UNKNOWN_PROVENANCE, f"provenance={provenance!r}"
+    if provenance == Provenance.SYNTHETIC:
+        # Nothing synthetic reaches a bar, a stop or a mark: it could move money without a signal.
+        return DeadLetterReason.SYNTHETIC, f"provenance={provenance!r}"
     return content, PROVENANCE_CODES.index(provenance)

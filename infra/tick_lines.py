@@ -60,7 +60,7 @@ def split_lines(value: bytes) -> list[bytes]:
 def parse_lines(values: Sequence[bytes]) -> ParsedLines:
     """Return the ticks in `values`, each the NDJSON of one record with at least one line."""
     stripped = [value.strip(BLANK) for value in values]
-    ends = np.cumsum([len(value) for value in stripped])
+    ends = np.cumsum(list(map(len, stripped)))
     parts: list[ParsedLines] = []
     pending = [(0, len(stripped))]
     while pending:
@@ -97,9 +97,12 @@ def _parse_together(values: Sequence[bytes], first: int) -> ParsedLines | None:
         return None
     if ticks.height != rows or not _adds_up(buffer, ticks):
         return None
-    counts = np.fromiter((value.count(b"\n") + 1 for value in values), np.int64, len(values))
+    places = np.arange(first, first + len(values))
+    if rows == len(values):  # Every value has a line, so each has exactly one.
+        return ParsedLines(ticks, places, np.zeros(rows, dtype=np.int64), [])
+    counts = np.array([value.count(b"\n") + 1 for value in values], dtype=np.int64)
     starts = np.cumsum(counts) - counts
-    records = np.repeat(np.arange(first, first + len(values)), counts)
+    records = np.repeat(places, counts)
     return ParsedLines(ticks, records, np.arange(rows) - np.repeat(starts, counts), [])
 
 

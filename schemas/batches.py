@@ -39,6 +39,8 @@ class ControlReceived(Struct, frozen=True, kw_only=True):
 
     command: ControlCommanded
     effective_ns: TimeNs | None
+    not_before_ns: TimeNs = -1
+    """A command that has not taken effect yet never does before this event time."""
 
 
 class AccountInput(Struct, kw_only=True):

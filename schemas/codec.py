@@ -29,7 +29,11 @@ def _decoder(message: type[Struct]) -> msgspec.json.Decoder[Any]:
 
 def decode(message: type[M], value: bytes) -> M:
     """Return the message in `value`; raises msgspec.DecodeError naming the path that is wrong."""
-    decoded: M = _decoder(message).decode(value)
+    try:
+        decoded: M = _decoder(message).decode(value)
+    except RecursionError as error:
+        msg = f"{message.__name__} must be a flat object; found nesting beyond the limit"
+        raise msgspec.DecodeError(msg) from error
     return decoded
 
 

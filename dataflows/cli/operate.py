@@ -16,7 +16,7 @@ from dataflows.cli.output import (
     print_table,
     reporting,
 )
-from infra.settings import load_settings, settings_hash
+from infra.settings import SettingsError, load_settings, settings_hash
 from schemas.operations import Command
 
 config_app = typer.Typer(help="Show or validate the effective settings.", no_args_is_help=True)
@@ -76,15 +76,15 @@ def _command(
             "ok": True,
             "command": command.value,
             "id": sent.id,
+            "applied": applied is not None,
             "effective_time_ns": None if applied is None else applied.event_time_ns,
             "seconds": round(seconds, 3),
         }
         if as_json:
             print_json(document)
         else:
-            console.print(
-                f"{command.value} of account {sent.account} took effect in {seconds:.2f} s (PAPER)"
-            )
+            done = f"took effect in {seconds:.2f} s" if applied else "was sent; not confirmed"
+            console.print(f"{command.value} of account {sent.account} {done} (PAPER)")
 
 
 @config_app.command("show")
@@ -113,10 +113,14 @@ def config_validate(
 ) -> None:
     """Check a settings file (or the effective settings), strategies and models included."""
     with reporting(as_json=as_json):
-        from dataflows.parts import build_lane  # noqa: PLC0415
+        from dataflows.parts import build_lane, load_scorers  # noqa: PLC0415
         from schemas.instruments import InstrumentBook  # noqa: PLC0415
 
         loaded = load_settings(file)
+        for name, scorer in load_scorers(loaded.settings).items():
+            if isinstance(scorer, str):
+                msg = f"model {name!r} must load; {scorer}"
+                raise SettingsError(msg)
         lane = build_lane(loaded.settings, InstrumentBook(), lambda _kind, _count: None)
         lane.build_signals()
         if as_json:

@@ -237,6 +237,7 @@ def backtest(
     """Run the trading dataflow over recorded files, without Kafka, into Parquet files."""
     with reporting(as_json=as_json):
         from dataflows.backtest import run_backtest  # noqa: PLC0415
+        from dataflows.interpreter import tune_interpreter  # noqa: PLC0415
         from dataflows.summarise import finish_folder  # noqa: PLC0415
 
         settings = settings_for(None)
@@ -244,6 +245,7 @@ def backtest(
             portfolio = settings.portfolio.model_copy(update={"trade_from": trade_from})
             settings = settings.model_copy(update={"portfolio": portfolio})
         session = _session(files, start, end, "ts_ns")
+        tune_interpreter()
         started = time.monotonic()
         with _progress() as progress:
             task = progress.add_task("backtest (PAPER)", total=100, note="", visible=not as_json)

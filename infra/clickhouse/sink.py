@@ -1,6 +1,6 @@
 """Bytewax sink to ClickHouse: rows wait in memory for company and are written before the epoch closes."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_exponential
@@ -9,6 +9,7 @@ from infra.clickhouse.errors import StoreUnavailableError
 from infra.clickhouse.writer import ArchiveWriter, RecordBatch
 from schemas.batches import TickBatch
 from schemas.instruments import InstrumentBook
+from schemas.operations import DeadLetterRecorded
 
 ROWS_WAITING_MAX = 200_000
 RETRY_SECONDS = 60
@@ -23,8 +24,10 @@ class ArchiveSink(FixedPartitionedSink[RecordBatch | TickBatch, None]):
         connect: Callable[[], ArchiveWriter],
         book: InstrumentBook,
         observe: Callable[[str, int], None],
+        bury: Callable[[Sequence[DeadLetterRecorded]], None],
     ) -> None:
-        self._connect, self._book, self._observe = connect, book, observe
+        """Write through the writer of `connect`; `bury` makes dead letters durable before it returns."""
+        self._connect, self._book, self._observe, self._bury = connect, book, observe, bury
 
     def list_parts(self) -> list[str]:
         """Return the one part."""
@@ -41,16 +44,20 @@ class ArchiveSink(FixedPartitionedSink[RecordBatch | TickBatch, None]):
         resume_state: None,  # noqa: ARG002
     ) -> "ArchiveSinkPartition":
         """Connect; nothing is resumed, because a row written twice is one row."""
-        return ArchiveSinkPartition(self._connect(), self._book, self._observe)
+        return ArchiveSinkPartition(self._connect(), self._book, self._observe, self._bury)
 
 
 class ArchiveSinkPartition(StatefulSinkPartition[RecordBatch | TickBatch, None]):
     """The one part of an `ArchiveSink`."""
 
     def __init__(
-        self, writer: ArchiveWriter, book: InstrumentBook, observe: Callable[[str, int], None]
+        self,
+        writer: ArchiveWriter,
+        book: InstrumentBook,
+        observe: Callable[[str, int], None],
+        bury: Callable[[Sequence[DeadLetterRecorded]], None],
     ) -> None:
-        self._writer, self._book, self._observe = writer, book, observe
+        self._writer, self._book, self._observe, self._bury = writer, book, observe, bury
         self._records: list[RecordBatch] = []
         self._ticks: list[TickBatch] = []
         self._waiting = 0
@@ -95,6 +102,8 @@ class ArchiveSinkPartition(StatefulSinkPartition[RecordBatch | TickBatch, None])
     def _write(self) -> None:
         ticks = self._writer.write_ticks(self._ticks, self._book)
         records = self._writer.write(self._records)
+        if records.invalid:
+            self._bury(records.invalid)
         self._observe("ticks", ticks.rows)
         self._observe("rows", ticks.rows + records.rows)
         self._observe("inserts", ticks.inserts + records.inserts)

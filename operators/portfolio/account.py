@@ -61,6 +61,12 @@ class Portfolio:
         self._worst_provenance = len(PROVENANCE_CODES) - 1
         self._leg_event: tuple[EventKey, Leg] | None = None
 
+    def adopt(self, portfolio: PortfolioSettings, paper: PaperSettings, vote: VoteSettings) -> None:
+        """Go on under these limits and venue rules: a snapshot must not keep older ones in force."""
+        self._state.venue = PaperVenue(paper)
+        limits = build_limits(portfolio, vote)
+        self._desk = DecisionDesk(self._state, self._exits, self._matching, limits)
+
     @property
     def state(self) -> AccountState:
         """What the account remembers, for metrics and tests."""
@@ -97,7 +103,7 @@ class Portfolio:
         effective_ns = given.effective_ns
         if effective_ns is None:
             # Nothing later than this has been acted on, so a replay can act on it at the same point.
-            effective_ns = max(through_ns + 1, EVENT_TIME_MIN_NS)
+            effective_ns = max(through_ns + 1, EVENT_TIME_MIN_NS, given.not_before_ns)
             self._recorder.control(command, effective_ns)
         elif effective_ns <= through_ns:
             msg = (

@@ -11,6 +11,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from dataflows.interpreter import tune_interpreter
 from tests.benchmarks import bars_through_kafka, live, offline, whole_path
 from tests.benchmarks.bench_stack import bench_stack
 from tests.benchmarks.context import Bench
@@ -48,6 +49,7 @@ def main() -> int:
         "figures": [],
         "failures": {},
     }
+    tune_interpreter()
     folder = Path(tempfile.mkdtemp(prefix="bench-"))
     try:
         loads = Loads(chosen.data, folder, quick=chosen.quick)

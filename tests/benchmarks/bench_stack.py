@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from bytewax.dataflow import Dataflow
-from confluent_kafka import TopicPartition
-from confluent_kafka.admin import AdminClient, OffsetSpec
+from confluent_kafka.admin import AdminClient
 
 from dataflows.lag import read_lags
 from dataflows.log_flow import LogFlow, open_log_flow, recovery_folder, run_recoverable
@@ -18,7 +17,7 @@ from dataflows.recorded_session import RecordedSession
 from dataflows.replay import replay
 from dataflows.stack import kafka_settings
 from infra.kafka.stop_flag import StopFlag
-from infra.kafka.topics import topic_ends
+from infra.kafka.topics import ensure_topics, topic_ends
 from infra.serve import Workload
 from infra.settings import Settings
 from infra.stack.process import find_free_port
@@ -27,6 +26,7 @@ from schemas.topics import TOPICS, full_name, message_topics
 from tests.integration.session_run import prepare, session_settings
 from tests.stack_fixtures import end, start_broker, start_store
 
+WAIT_SECONDS = 30.0
 INPUTS = ("market.ticks", "market.instruments", "ops.settings", "ops.control")
 
 
@@ -35,6 +35,7 @@ class BenchStack:
 
     def __init__(self, folder: Path, bootstrap: str, store: Any) -> None:
         self._folder, self._bootstrap, self._store = folder, bootstrap, store
+        self._admin = AdminClient({"bootstrap.servers": bootstrap, "log_level": 2})
         self._count = 0
 
     def settings(self, name: str, **sections: Any) -> Settings:
@@ -52,26 +53,21 @@ class BenchStack:
         shutil.rmtree(settings.state_dir / "recovery", ignore_errors=True)
 
     def clear_outputs(self, settings: Settings) -> None:
-        """Delete the records of every derived topic and the recovery state: a run starts fresh."""
+        """Make every derived topic anew and forget the recovery state: a run starts fresh."""
         self.forget_recovery(settings)
         names = {
-            full_name(settings.environment, topic.name): topic.partitioned
+            full_name(settings.environment, topic.name)
             for topic in TOPICS.values()
             if topic.name not in INPUTS
         }
-        ends = {
-            TopicPartition(name, number): OffsetSpec.latest()
-            for name, partitioned in names.items()
-            for number in range(settings.kafka.partitions if partitioned else 1)
-        }
-        admin = AdminClient({"bootstrap.servers": self._bootstrap})
-        found = {
-            where: future.result().offset for where, future in admin.list_offsets(ends).items()
-        }
-        gone = [TopicPartition(at.topic, at.partition, end) for at, end in found.items() if end]
-        if gone:
-            for future in admin.delete_records(gone).values():
-                future.result()
+        for future in self._admin.delete_topics(sorted(names)).values():
+            future.result()
+        deadline = time.monotonic() + WAIT_SECONDS
+        # The broker answers before its own list is up to date.
+        while names & set(self._admin.list_topics(timeout=WAIT_SECONDS).topics):
+            assert time.monotonic() < deadline, "topics were not deleted in time"
+            time.sleep(0.05)
+        ensure_topics(kafka_settings(settings), settings.environment)
 
 
 @contextmanager

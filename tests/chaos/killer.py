@@ -26,17 +26,20 @@ class Kills(Struct, kw_only=True):
 class Killer:
     """SIGKILLs by the pid that the supervisor names."""
 
-    def __init__(self, settings: Settings, supervisor: Supervisor, chance: random.Random) -> None:
-        self._settings, self._supervisor, self._chance = settings, supervisor, chance
+    def __init__(self, settings: Settings, supervisor: Supervisor, seed: int) -> None:
+        self._settings, self._supervisor, self._seed = settings, supervisor, seed
+        self._chances: dict[str, random.Random] = {}
         self.kills = Kills()
 
     def kill_soon(self, name: str) -> None:
         """Wait until `name` works (a flow) or runs, then a random while, then kill it."""
         flow = name in {"trading", "archive"}
         self._await(name, lambda: not flow or self._works(name))
+        # Of its own for each process, so that two threads do not take each other's numbers.
+        chance = self._chances.setdefault(name, random.Random(f"{self._seed}/{name}"))
         # Half of the kills hit what a flow does first: catching up from its recovery state.
-        gap = self._chance.uniform(0.0, 0.4) if self._chance.random() < 0.5 else self._gap()
-        time.sleep(gap)
+        early = chance.random() < 0.5
+        time.sleep(chance.uniform(0.0, 0.5) if early else chance.uniform(0.5, 3.0))
         worked = flow and self._works(name)
         self.kill_now(name)
         self.kills.at_work[name] += worked
@@ -49,9 +52,6 @@ class Killer:
         self.kills.by_process[name] += 1
         self._await(name, lambda: self._supervisor.pid_of(name) != pid)
         return pid
-
-    def _gap(self) -> float:
-        return self._chance.uniform(0.5, 3.0)
 
     def _works(self, name: str) -> bool:
         return bool(read_health(self._settings, name).get("records"))

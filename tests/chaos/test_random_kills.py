@@ -1,7 +1,6 @@
 """A session of months under random kills ends exactly as the session without any."""
 
 import json
-import random
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -166,7 +165,7 @@ class _Driver:
 
     def __init__(self, settings: Settings, supervisor: Supervisor, seed: int) -> None:
         self._settings = settings
-        self.killer = Killer(settings, supervisor, random.Random(seed))
+        self.killer = Killer(settings, supervisor, seed)
         self._failures: list[BaseException] = []
         self._threads = [
             threading.Thread(target=self._guarded, args=(name, count), name=f"kill-{name}")

@@ -68,9 +68,11 @@ def read(consumer, count):
     return found
 
 
-def test_a_killed_broker_that_comes_back_loses_and_doubles_nothing(outage):
+@pytest.mark.parametrize("writer", ["confluent", "kafka-python"])
+def test_a_killed_broker_that_comes_back_loses_and_doubles_nothing(outage, writer):
     machine, environment = outage
-    settings, topic = machine.settings, full_name(environment, "ops.alerts")
+    settings = machine.settings.model_copy(update={"client": writer})
+    topic = full_name(environment, "ops.alerts")
     producer = BatchProducer(settings, deadline_seconds=WAIT_SECONDS)
     consumers = [
         open_consumer(settings.model_copy(update={"client": client}), topic, 0, None)
@@ -93,9 +95,11 @@ def test_a_killed_broker_that_comes_back_loses_and_doubles_nothing(outage):
     producer.close()
 
 
-def test_a_broker_that_stays_away_makes_the_flush_fail_in_time(outage):
+@pytest.mark.parametrize("client", ["confluent", "kafka-python"])
+def test_a_broker_that_stays_away_makes_the_flush_fail_in_time(outage, client):
     machine, environment = outage
-    settings, topic = machine.settings, full_name(environment, "ops.alerts")
+    settings = machine.settings.model_copy(update={"client": client})
+    topic = full_name(environment, "ops.alerts")
     producer = BatchProducer(settings, deadline_seconds=2)
     send_numbers(producer, topic, range(1))
     producer.flush()

@@ -1,15 +1,17 @@
 """Every pre-trade check denies past its limit, passes at it, and is recorded either way."""
 
 import math
+import pickle
 from decimal import Decimal
 
 import msgspec
 import pytest
 
+from operators.portfolio import Portfolio
 from operators.portfolio.checks import CAPS, GATES, GRID, EntryFacts, build_limits, check_entry
 from operators.portfolio.rules import build_rules
 from schemas.fields import Provenance, Stance
-from schemas.settings import VoteSettings
+from schemas.settings import PaperSettings, PortfolioSettings, VoteSettings
 from schemas.trading import CheckVerdict, DenialReason, Verdict
 from tests.operators.portfolio.market import START, listing, settings, signal
 
@@ -236,3 +238,13 @@ def test_trade_from_must_be_a_time():
 def test_a_grid_finer_than_the_last_decimal_is_refused(field):
     with pytest.raises(ValueError, match=f"`{field}` of spot:AAA must be a positive multiple"):
         build_rules(listing(**{field: Decimal("0.0001")}))
+
+
+def test_a_resumed_portfolio_decides_under_the_limits_that_it_adopts():
+    tighter = PortfolioSettings(positions_max=1)
+    resumed = pickle.loads(
+        pickle.dumps(Portfolio("A", [0], PortfolioSettings(), PaperSettings(), VoteSettings()))
+    )
+    resumed.adopt(tighter, PaperSettings(latency_ms=7), VoteSettings())
+
+    assert resumed._desk._limits.positions_max == 1
