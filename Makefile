@@ -90,7 +90,7 @@ acceptance: $(DEV_READY) ## Acceptance rows with criterion and measured value
 
 .PHONY: chaos
 chaos: $(DEV_READY) ## Kill processes at random during a replay and compare the end state (minutes)
-	$(PYTEST) -m chaos --timeout 3600 tests/chaos
+	$(PYTEST) -m chaos --timeout 3600 tests/chaos --chaos-table results/chaos.md
 
 .PHONY: bench
 bench: $(DEV_READY) ## Measure, write bench.json and docs/benchmarks.md (minutes, on a quiet machine)
