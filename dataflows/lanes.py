@@ -14,11 +14,13 @@ from msgspec import Struct
 
 from dataflows.log_sources import BarsRead, SignalsRead
 from operators.bars import BarMachine, BarState
-from operators.features import FeatureMachine
+from operators.features import FeatureMachine, vector_matrix
 from operators.screen import ScreenState, TickScreen
 from operators.signals import SignalMachine, SignalState
 from schemas.batches import AccountInput, Outgoing, TickBatch
 from schemas.features import FeatureSchema
+from schemas.frames import polars_schema
+from schemas.ids import features_id
 from schemas.instruments import InstrumentBook
 from schemas.market import BarClosed, FeaturesComputed, TickLate
 from schemas.operations import DeadLetterRecorded
@@ -125,6 +127,8 @@ class BarsStep:
     def _bars_with_voters(self, bars: pl.DataFrame) -> pl.DataFrame | None:
         if bars.is_empty():
             return None
+        if set(bars["timeframe"].to_list()) <= set(self._lane.feature_timeframes):
+            return bars
         wanted = bars.filter(pl.col("timeframe").is_in(self._lane.feature_timeframes))
         return wanted if wanted.height else None
 
@@ -340,23 +344,22 @@ def feature_records(
     schema: FeatureSchema, partition: int, joined: pl.DataFrame, origin: AccountInput
 ) -> list[Outgoing]:
     """Return the `FeaturesComputed` records of bars joined with their features."""
-    frame = joined.select(
-        pl.format("features/{}/{}/{}/{}", "venue", "symbol", "timeframe", "close_time_ns").alias(
-            "id"
-        ),
-        pl.col("id").alias("cause"),
-        "venue",
-        "symbol",
-        "timeframe",
-        "close_time_ns",
-        pl.lit(schema.name).alias("schema_name"),
-        pl.lit(schema.schema_hash).alias("schema_hash"),
-        pl.concat_list(vector_columns(schema, joined)).alias("vector"),
-        "missing_mask",
-        "partition",
-        "first_offset",
-        "last_offset",
-        "provenance",
+    count, width = joined.height, len(schema)
+    names = (joined[name].to_list() for name in ("venue", "symbol", "timeframe", "close_time_ns"))
+    # One flat series with nulls, cut into lists: many times faster than an expression per feature.
+    values = pl.Series("vector", vector_matrix(joined, schema).reshape(-1)).fill_nan(None)
+    built = {
+        "id": pl.Series(list(map(features_id, *names))),
+        "cause": joined["id"],
+        "schema_name": pl.repeat(schema.name, count, eager=True),
+        "schema_hash": pl.repeat(schema.schema_hash, count, eager=True),
+        "vector": values.reshape((count, width)).cast(pl.List(pl.Float64())),
+    }
+    frame = pl.DataFrame(
+        [
+            built[name].alias(name) if name in built else joined[name]
+            for name in polars_schema(FeaturesComputed)
+        ]
     )
     return [
         Outgoing(

@@ -66,8 +66,11 @@ def render_rows(
         "last_line": cells[bar_cells.LAST_LINE],
         "provenance": pl.Series(PROVENANCE_CODES).gather(cells[bar_cells.PROVENANCE]),
     }
-    return pl.DataFrame(columns, schema=polars_schema(BarClosed))
+    # A list of typed series is taken as it is; a dictionary would be inspected value by value.
+    return pl.DataFrame(
+        [pl.Series(name, columns[name], dtype) for name, dtype in polars_schema(BarClosed).items()]
+    )
 
 
 def _null_where(values: NDArray[np.float64], absent: NDArray[np.bool_]) -> pl.Series:
-    return pl.select(pl.when(~pl.Series(absent)).then(pl.Series(values))).to_series()
+    return pl.Series(values).set(pl.Series(absent), None)

@@ -72,7 +72,8 @@ class FeatureMachine:
         has moved then, and the call may be repeated without that bar.
         """
         matrix, times = read_bars(bars), read_close_times(bars)
-        keys = list(zip(bars["venue"], bars["symbol"], bars["timeframe"], strict=True))
+        columns = (bars[name].to_list() for name in ("venue", "symbol", "timeframe"))
+        keys = list(zip(*columns, strict=True))
         fresh = [key for key in dict.fromkeys(keys) if key not in self._rows]
         rows = self._rows | {key: len(self._rows) + k for k, key in enumerate(fresh)}
         series = np.fromiter(map(rows.__getitem__, keys), dtype=np.int64, count=len(keys))
@@ -84,8 +85,9 @@ class FeatureMachine:
         missing = np.full(bars.height, self._always_missing, dtype=np.uint64)
         states = (self._seen, self._state, self._history)
         advance(matrix, series, *states, self._codes, self._bits, out, missing)
-        columns: dict[str, npt.NDArray[Any]] = dict(zip(self.columns, out, strict=True))
-        return pl.DataFrame(columns | {"missing_mask": missing})
+        # A list of typed series is taken as it is; a dictionary would be inspected value by value.
+        computed = [pl.Series(name, row) for name, row in zip(self.columns, out, strict=True)]
+        return pl.DataFrame([*computed, pl.Series("missing_mask", missing)])
 
     def vector_matrix(self, frame: pl.DataFrame) -> FloatArray:
         """Return the (rows, features) matrix of the machine's schema from an `update` frame."""
@@ -148,8 +150,9 @@ def vector_matrix(frame: pl.DataFrame, schema: FeatureSchema) -> FloatArray:
             )
             raise ValueError(msg)
     matrix = np.full((frame.height, len(schema)), np.nan)
-    filled = {name: i for i, name in enumerate(schema.names) if name in present}
-    matrix[:, list(filled.values())] = frame.select(*filled).to_numpy()
+    for i, name in enumerate(schema.names):
+        if name in present:
+            matrix[:, i] = frame[name].to_numpy()
     return matrix
 
 

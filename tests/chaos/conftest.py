@@ -30,7 +30,9 @@ def figures(request: pytest.FixtureRequest, seed: int) -> Iterator[Figures]:
     table = found.table()
     print(f"\n{table}")
     if path := request.config.getoption("--chaos-table"):
-        Path(path).write_text(table)
+        file = Path(path)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(table)
 
 
 @pytest.fixture
