@@ -1,6 +1,9 @@
 """The verb `demo`: a recorded market session through the whole stack, and what a trader wants to know."""
 
+import os
+import shutil
 import signal
+import sys
 import time
 from pathlib import Path
 from typing import Annotated, Any
@@ -120,14 +123,15 @@ def _print_closing(stage: Any, closing: dict[str, Any], report: Path, seconds: f
     print_explanation(closing["non_trade"])
     print_summary(console, closing["summary"])
     file = stage.settings.state_dir / "effective.toml"
+    command = "quantstream" if shutil.which("quantstream") else os.path.relpath(sys.argv[0])
     console.print(f"\nreport: {report}   whole demo: {seconds:.0f} s   nothing is left running")
     console.print("next (the demo's log and tables are kept):", style="bold")
     for line in (
         f"export QUANTSTREAM_FILE={file}",
-        "quantstream up",
-        "quantstream verify",
-        f"quantstream why {closing['fill'].record_id}",
-        "quantstream why --symbol BTCUSDT --at 2024-08-05T06:00",
-        "quantstream down",
+        f"{command} up",
+        f"{command} verify",
+        f"{command} why {closing['fill'].record_id}",
+        f"{command} why --symbol BTCUSDT --at 2024-08-05T06:00",
+        f"{command} down",
     ):
         console.print(f"  {line}", soft_wrap=True)
