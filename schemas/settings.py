@@ -30,7 +30,7 @@ class KafkaSettings(Section):
     embedded_port: int = Field(default=19092, ge=1, le=65535)
     """Loopback port of the embedded broker."""
     client: Literal["confluent", "kafka-python"] = "confluent"
-    """Which client reads the hot topics."""
+    """Which client reads the hot topics and writes records."""
     partitions: int = Field(default=4, ge=1, le=1024)
     """Partitions of `market.ticks` and of every topic keyed by symbol; fixed once an environment exists."""
     replication_factor: int = Field(default=1, ge=1)

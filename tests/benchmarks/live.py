@@ -45,6 +45,8 @@ WAIT_SECONDS = 900.0
 SAMPLE_SECONDS = 0.25
 MILLION = 1_000_000
 RSS_MIB = 1024.0
+SETTLED_SHARE = 0.3
+SAMPLES_MIN = 10
 RSS_GROWTH_MIB = 1.0
 """Growth for each million ticks that still counts as flat."""
 
@@ -188,12 +190,11 @@ def measure_memory(bench: Bench) -> list[Found]:
         samples = _watch(settings, flows["trading"], publisher)
     ticks, rss_mib = np.array(samples).T
     # Growth is judged once every name has its history and every buffer its size.
-    settled = ticks >= ticks[-1] * (0.5 if bench.quick else 0.3)
-    slope = float(np.polyfit(ticks[settled] / MILLION, rss_mib[settled], 1)[0])
+    settled = ticks >= ticks[-1] * SETTLED_SHARE
     note = (
         f"{int(ticks[-1]):,} ticks of {load.name}; rules, ONNX, River at 5m; {len(samples)} samples"
     )
-    return [
+    found: list[Found] = [
         Figure(
             benchmark="memory",
             name=f"peak RSS of `trading`, {NAMES} names",
@@ -201,16 +202,22 @@ def measure_memory(bench: Bench) -> list[Found]:
             runs=[float(rss_mib.max())],
             targets=[Target(limit=RSS_MIB, at_most=True)],
             note=note,
-        ),
-        Figure(
-            benchmark="memory",
-            name="growth of RSS once settled",
-            unit="MiB per million ticks",
-            runs=[slope],
-            targets=[] if bench.quick else [Target(limit=RSS_GROWTH_MIB, at_most=True)],
-            note=note,
-        ),
+        )
     ]
+    growth = "growth of RSS once settled"
+    if len(set(ticks[settled])) < SAMPLES_MIN:
+        reason = "too few samples: the run is too short"
+        return [*found, Skipped(benchmark="memory", name=growth, reason=reason)]
+    slope = float(np.polyfit((ticks[settled] - ticks[0]) / MILLION, rss_mib[settled], 1)[0])
+    growing = Figure(
+        benchmark="memory",
+        name=growth,
+        unit="MiB per million ticks",
+        runs=[slope],
+        targets=[] if bench.quick else [Target(limit=RSS_GROWTH_MIB, at_most=True)],
+        note=note,
+    )
+    return [*found, growing]
 
 
 def _watch(

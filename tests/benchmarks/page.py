@@ -1,6 +1,5 @@
 """`docs/benchmarks.md`, rendered from the JSON of a run."""
 
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +34,10 @@ def render_page(document: dict[str, Any]) -> str:
         f"- Versions: {', '.join(f'{name} {number}' for name, number in versions.items())}",
         f"- Commit: {document['commit']}; run: {size}",
     ]
-    for benchmark, figures in groupby(document["figures"], key=lambda figure: figure["benchmark"]):
-        lines += ["", f"## {TITLES[benchmark]}", "", *_table(list(figures))]
+    for benchmark, title in TITLES.items():
+        figures = [figure for figure in document["figures"] if figure["benchmark"] == benchmark]
+        if figures:
+            lines += ["", f"## {title}", "", *_table(figures)]
     return "\n".join(lines) + "\n"
 
 
