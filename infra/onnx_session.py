@@ -11,7 +11,7 @@ import numpy.typing as npt
 import onnxruntime as ort
 from msgspec import Struct
 
-from schemas.features import FEATURE_SCHEMAS
+from schemas.features import FEATURE_SCHEMAS, SEQUENCE_SCHEMAS
 
 CARD_NAME = "card.json"
 MODEL_NAME = "model.onnx"
@@ -44,7 +44,8 @@ class ModelCard(Struct, frozen=True, kw_only=True):
     opset: int
     files: dict[str, str]
     """SHA-256 (hex) of every file of the folder except the card."""
-    self_test_inputs: list[list[float]]
+    self_test_inputs: list[Any]
+    """Rows of the input as nested lists."""
     self_test_probabilities: list[list[float]]
     """What the model answered to `self_test_inputs` when it was exported."""
     training: dict[str, Any]
@@ -55,6 +56,16 @@ class ModelCard(Struct, frozen=True, kw_only=True):
     """Whether the interval of the log-loss gain over the class prior is above zero everywhere."""
     beats_prior_of_direction: bool
     """The same for buy against sell alone, which is what the score of a signal uses."""
+    family: str = "lightgbm"
+    """Kind of the model: lightgbm, xgboost, nhits, patchtst, random_forest, lstm."""
+    horizon_bars: int = 4
+    """Bars after which the label of a row is known."""
+    input_shape: tuple[int, ...] = ()
+    """Shape of one row of the input; empty: (features of the schema,)."""
+    calibration: dict[str, Any] = {}
+    """How raw scores became the probabilities that are served, and what it changed."""
+    gate: dict[str, Any] = {}
+    """What was measured before the model may be active, and whether it passed (`passed`)."""
 
 
 class OnnxSession:
@@ -73,21 +84,22 @@ class OnnxSession:
         self.timeframe = self.card.timeframe
         self.feature_schema_hash = self.card.feature_schema_hash
         self.content_hash = sha256(model).hexdigest()
-        self._width = _check_features(self.card)
+        self.input_shape = _check_features(self.card)
         _check_format(self.card, model)
         self._session = _open(self.card, model)
         self._input = self._check_shapes()
         self._run_self_test()
 
     def score(self, matrix: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
-        """Return (rows, 3) probabilities of sell, hold, buy for (rows, features) float32 inputs.
+        """Return (rows, 3) probabilities of sell, hold, buy for (rows, *input_shape) float32 inputs.
 
-        Raises `ValueError` for another width or type.
+        Raises `ValueError` for another shape or type.
         """
-        if matrix.ndim != 2 or matrix.shape[1] != self._width or matrix.dtype != np.float32:
+        if matrix.shape[1:] != self.input_shape or matrix.dtype != np.float32:
             msg = (
-                f"input of model {self.card.name!r} must be float32 (rows, {self._width}); found "
-                f"{matrix.dtype} {matrix.shape!r}; pass vectors of schema {self.card.feature_schema!r}"
+                f"input of model {self.card.name!r} must be float32 (rows, *{self.input_shape!r}); "
+                f"found {matrix.dtype} {matrix.shape!r}; pass inputs of schema "
+                f"{self.card.feature_schema!r}"
             )
             raise ValueError(msg)
         (found,) = self._session.run(["probabilities"], {self._input: np.ascontiguousarray(matrix)})
@@ -95,8 +107,8 @@ class OnnxSession:
 
     def _check_shapes(self) -> str:
         inputs = [(one.name, one.type, one.shape[1:]) for one in self._session.get_inputs()]
-        if len(inputs) != 1 or inputs[0][1:] != (self.input_type, [self._width]):
-            rule = f"must read one {self.input_type} (rows, {self._width})"
+        if len(inputs) != 1 or inputs[0][1:] != (self.input_type, list(self.input_shape)):
+            rule = f"must read one {self.input_type} (rows, *{self.input_shape!r})"
             raise _refuse(self.card, rule, inputs)
         outputs = {one.name: one.shape[1:] for one in self._session.get_outputs()}
         if outputs.get("probabilities") != [len(CLASSES)]:
@@ -143,15 +155,18 @@ def _read_verified(folder: Path) -> tuple[ModelCard, bytes]:
     return card, contents[MODEL_NAME]
 
 
-def _check_features(card: ModelCard) -> int:
-    schema = FEATURE_SCHEMAS.get(card.feature_schema)
+def _check_features(card: ModelCard) -> tuple[int, ...]:
+    """Return the shape of one row of the input."""
+    schema = FEATURE_SCHEMAS.get(card.feature_schema) or SEQUENCE_SCHEMAS.get(card.feature_schema)
     expected = None if schema is None else schema.schema_hash
     if schema is None or card.feature_schema_hash != expected:
         rule = f"feature schema {card.feature_schema!r} must hash to {expected!r}"
         raise _refuse(card, rule, card.feature_schema_hash)
     if card.classes != CLASSES:
         raise _refuse(card, f"classes must be {CLASSES!r}", card.classes)
-    return len(schema)
+    if card.input_shape not in {(), schema.input_shape}:
+        raise _refuse(card, f"input shape must be {schema.input_shape!r}", card.input_shape)
+    return schema.input_shape
 
 
 def _check_format(card: ModelCard, model: bytes) -> None:

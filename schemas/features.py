@@ -79,6 +79,37 @@ class FeatureSchema(Struct, frozen=True, kw_only=True):
         """
         return sha256(msgspec.json.encode(self, order="sorted")).hexdigest()[:16]
 
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of one row of a model's input."""
+        return (len(self.features),)
+
+
+class SequenceSchema(Struct, frozen=True, kw_only=True):
+    """What a sequence model reads: the scale-free view of some features over the last bars."""
+
+    name: str
+    version: int
+    steps: int
+    """Bars in a window, the oldest first."""
+    features: tuple[FeatureDefinition, ...]
+    """The channels, in order."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the channels in order."""
+        return tuple(feature.name for feature in self.features)
+
+    @property
+    def schema_hash(self) -> str:
+        """First 16 hex digits of the SHA-256 over the canonical JSON; see `FeatureSchema`."""
+        return sha256(msgspec.json.encode(self, order="sorted")).hexdigest()[:16]
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of one row of a model's input: (steps, channels)."""
+        return (self.steps, len(self.features))
+
 
 _LEVEL, _DIFFERENCE, _VOLUME = FeatureKind.LEVEL, FeatureKind.DIFFERENCE, FeatureKind.VOLUME
 _RATIO, _BOUNDED, _FLAG = FeatureKind.RATIO, FeatureKind.BOUNDED, FeatureKind.FLAG
@@ -310,3 +341,14 @@ FEATURE_SCHEMAS: dict[str, FeatureSchema] = {
     "fs64": _build_schema("fs64", 1, FS64),
 }
 """The schemas by name."""
+
+
+SEQUENCE_SCHEMAS: dict[str, SequenceSchema] = {
+    "sq120": SequenceSchema(
+        name="sq120",
+        version=1,
+        steps=120,
+        features=tuple(FEATURES[name] for name in ("log_returns", "atr_pct", "volume_ratio")),
+    ),
+}
+"""The windows that sequence models read, by name."""
