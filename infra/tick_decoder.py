@@ -7,15 +7,14 @@ on how the log was cut into fetches.
 
 import json
 from collections.abc import Callable, Sequence
-from operator import methodcaller
-from typing import Final
+from typing import Final, cast
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from infra.records import FetchedRecord
-from infra.tick_lines import BLANK, parse_lines, split_lines
+from infra.records import FetchedRecord, FetchedRecords
+from infra.tick_lines import parse_lines, split_lines
 from infra.tick_rows import PARSED_ROWS, TickRules
 from infra.tick_streams import parse_streams
 from schemas.batches import TickBatch
@@ -35,9 +34,6 @@ from schemas.ticks import (
 SOURCE_TOPIC: Final = "market.ticks"
 WHOLE_RECORD: Final = -1
 _HEADERS_REMEMBERED_MAX: Final = 1024
-
-_has_line = methodcaller("strip", BLANK)
-"""Truthy for a value that is not blank."""
 
 Integers = NDArray[np.int64]
 Headers = tuple[tuple[str, bytes | None], ...]
@@ -66,7 +62,8 @@ class TickDecoder:
 
     def decode(self, records: Sequence[FetchedRecord], ingest_time_ns: int) -> TickBatch:
         """Return the ticks and dead letters of `records`, which follow each other in the log."""
-        assert records, "a fetch holds at least one record"
+        assert len(records), "a fetch holds at least one record"
+        records = FetchedRecords.of(records)
         letters: list[DeadLetterRecorded] = []
         lines, streams, codes = self._sort_out(records, letters)
         frames = [
@@ -79,12 +76,12 @@ class TickDecoder:
             partition=self._partition,
             ticks=ticks,
             dead_letters=letters,
-            next_offset=records[-1].offset + 1,
+            next_offset=int(records.offsets[-1]) + 1,
             ingest_time_ns=ingest_time_ns,
         )
 
     def _sort_out(
-        self, records: Sequence[FetchedRecord], letters: list[DeadLetterRecorded]
+        self, records: FetchedRecords, letters: list[DeadLetterRecorded]
     ) -> tuple[list[int], list[int], NDArray[np.int8]]:
         """Return the indices of NDJSON and of Arrow records, and every record's provenance code."""
         alike = self._sort_alike(records)
@@ -110,18 +107,18 @@ class TickDecoder:
         return lines, streams, np.array(codes, dtype=np.int8)
 
     def _sort_alike(
-        self, records: Sequence[FetchedRecord]
+        self, records: FetchedRecords
     ) -> tuple[list[int], list[int], NDArray[np.int8]] | None:
         """Return the same for NDJSON records with the same headers and nothing to refuse, else None.
 
         A feed of one tick a record is nothing else, and has no time for a look at each of them.
         """
-        headers = [record.headers for record in records]
+        headers, values = records.headers, records.values
         content, found = self._read_headers(headers[0])
         if content != CONTENT_NDJSON or headers.count(headers[0]) < len(headers):
             return None
-        values = [record.value or b"" for record in records]
-        if max(map(len, values)) > RECORD_BYTES_MAX or not all(map(_has_line, values)):
+        # Nothing is as false as empty bytes.
+        if not all(values) or max(map(len, cast("list[bytes]", values))) > RECORD_BYTES_MAX:
             return None
         codes = np.full(len(records), int(found), dtype=np.int8)
         return list(range(len(records))), [], codes
@@ -136,25 +133,32 @@ class TickDecoder:
         return understood
 
     def _parse_lines(
-        self, records: Sequence[FetchedRecord], chosen: list[int], letters: list[DeadLetterRecorded]
+        self, records: FetchedRecords, chosen: list[int], letters: list[DeadLetterRecorded]
     ) -> tuple[pl.DataFrame, Integers, Integers] | None:
         if not chosen:
             return None
-        parsed = parse_lines([records[index].value or b"" for index in chosen])
+        whole = len(chosen) == len(records)
+        values = records.values if whole else [records.values[index] for index in chosen]
+        parsed = parse_lines(cast("list[bytes]", values))
         for refused in parsed.refused:
             record = records[chosen[refused.record]]
-            payload = split_lines(record.value or b"")[refused.line]
             letters.append(
-                self._bury(record, refused.line, refused.reason, refused.detail, payload)
+                self._bury(record, refused.line, refused.reason, refused.detail, refused.payload)
             )
-        return parsed.ticks, np.array(chosen, dtype=np.int64)[parsed.records], parsed.lines
+        for empty in np.flatnonzero(parsed.counts == 0).tolist():
+            record, reason = records[chosen[empty]], DeadLetterReason.EMPTY_RECORD
+            letters.append(
+                self._bury(record, WHOLE_RECORD, reason, "the record has no line", record.value)
+            )
+        owners = parsed.records if whole else np.array(chosen, dtype=np.int64)[parsed.records]
+        return parsed.ticks, owners, parsed.lines
 
     def _parse_streams(
-        self, records: Sequence[FetchedRecord], chosen: list[int], letters: list[DeadLetterRecorded]
+        self, records: FetchedRecords, chosen: list[int], letters: list[DeadLetterRecorded]
     ) -> tuple[pl.DataFrame, Integers, Integers] | None:
         if not chosen:
             return None
-        parsed = parse_streams([records[index].value or b"" for index in chosen])
+        parsed = parse_streams([records.values[index] or b"" for index in chosen])
         for refused in parsed.refused:
             record = records[chosen[refused.record]]
             letters.append(
@@ -164,16 +168,15 @@ class TickDecoder:
 
     def _judge(
         self,
-        records: Sequence[FetchedRecord],
+        records: FetchedRecords,
         codes: NDArray[np.int8],
         parsed: list[tuple[pl.DataFrame, Integers, Integers]],
         letters: list[DeadLetterRecorded],
     ) -> pl.DataFrame:
         if not any(ticks.height for ticks, _, _ in parsed):
             return pl.DataFrame(schema=TICK_FRAME)
-        offsets = np.array([record.offset for record in records], dtype=np.int64)
-        stamps_ms = np.array([record.timestamp_ms for record in records], dtype=np.int64)
-        latest_ns = stamps_ms * 1_000_000 + FUTURE_ALLOWANCE_NS
+        offsets = records.offsets
+        latest_ns = records.timestamps_ms * 1_000_000 + FUTURE_ALLOWANCE_NS
         placed = [
             ticks.hstack(
                 [
@@ -226,8 +229,6 @@ def _refuse_value(
         return DeadLetterReason.RECORD_TOO_LARGE, f"bytes={len(value)} limit={RECORD_BYTES_MAX}"
     if isinstance(content, DeadLetterReason):
         return content, str(found)
-    if content == CONTENT_NDJSON and value[0] in BLANK and not value.strip(BLANK):
-        return DeadLetterReason.EMPTY_RECORD, "the record has no line"
     return None
 
 

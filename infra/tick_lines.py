@@ -1,10 +1,7 @@
-"""JSON lines of many records, parsed in one vectorised call that hides nothing.
+"""JSON lines of many records, parsed in one compiled pass that hides nothing.
 
-`polars.read_ndjson` is strict about numbers, but it keeps the first of duplicate keys, turns `5` into
-`"5"` where text is expected, and fails as a whole. So its answer counts only if the characters of the
-buffer add up: one `{`, `}` and line a row, one colon for each value that came out, two quotes for each
-key and each text. Any other buffer is halved until the part that does not add up is small, and that
-part is decoded line by line, which finds the broken lines and keeps their neighbours. Which of the
+`infra.tick_scan` reads the plain lines, which are all that a feed sends on a good day. Every line that
+it has a doubt about is decoded by itself, which finds the broken ones and keeps their neighbours. Which of the
 two ways a line takes never changes what becomes of it.
 """
 
@@ -17,17 +14,14 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from infra.tick_scan import FIELDS, FLOATS, KINDS, SIDES, Scanned, scan_lines
 from schemas.ticks import LINE_BYTES_MAX, TICK_WIRE, DeadLetterReason, TickLine
 
 BLANK: Final = b" \t\r\n"
 """What JSON counts as white space; a line of nothing else is no line."""
 
-_BY_LINE_BYTES: Final = 16 * 1024
-"""Below this size decoding line by line is as fast as one vectorised call."""
-
 _NESTED_MAX: Final = 32
 _INT64_MIN, _INT64_MAX = -(2**63), 2**63 - 1
-_TEXTS: Final = tuple(name for name, dtype in TICK_WIRE.items() if dtype == pl.String)
 _decoder = msgspec.json.Decoder(TickLine)
 
 Integers = NDArray[np.int64]
@@ -41,6 +35,7 @@ class RefusedLine(NamedTuple):
     line: int
     reason: DeadLetterReason
     detail: str
+    payload: bytes
 
 
 class ParsedLines(NamedTuple):
@@ -50,6 +45,8 @@ class ParsedLines(NamedTuple):
     records: Integers
     lines: Integers
     refused: list[RefusedLine]
+    counts: Integers
+    """Lines of each record, blank ones not counted."""
 
 
 def split_lines(value: bytes) -> list[bytes]:
@@ -58,112 +55,77 @@ def split_lines(value: bytes) -> list[bytes]:
 
 
 def parse_lines(values: Sequence[bytes]) -> ParsedLines:
-    """Return the ticks in `values`, each the NDJSON of one record with at least one line."""
-    stripped = [value.strip(BLANK) for value in values]
-    ends = np.cumsum(list(map(len, stripped)))
-    parts: list[ParsedLines] = []
-    pending = [(0, len(stripped))]
-    while pending:
-        first, last = pending.pop()
-        size = int(ends[last - 1] - (ends[first - 1] if first else 0))
-        small = size <= _BY_LINE_BYTES
-        parsed = None if small else _parse_together(stripped[first:last], first)
-        if parsed is not None:
-            parts.append(parsed)
-        elif small or last - first == 1:
-            parts.append(_parse_by_line(values[first:last], first))
-        else:
-            middle = (first + last) // 2
-            pending += [(middle, last), (first, middle)]
-    if len(parts) == 1:
-        return parts[0]
-    return ParsedLines(
-        pl.concat([part.ticks for part in parts]),
-        np.concatenate([part.records for part in parts]),
-        np.concatenate([part.lines for part in parts]),
-        [line for part in parts for line in part.refused],
-    )
+    """Return the ticks in `values`, each the NDJSON of one record."""
+    buffer = b"\n".join([*values, b""])
+    ends = np.cumsum(np.fromiter(map(len, values), np.int64, len(values)) + 1)
+    scanned = scan_lines(buffer, ends)
+    ticks = _frame_of(buffer, scanned)
+    if not len(scanned.doubtful):
+        return ParsedLines(ticks, scanned.records, scanned.lines, [], scanned.counts)
+    others, places, refused = _decode_doubtful(buffer, scanned.doubtful)
+    records = np.concatenate([scanned.records, places[:, 0]])
+    lines = np.concatenate([scanned.lines, places[:, 1]])
+    order = np.lexsort((lines, records))
+    ticks = pl.concat([ticks, others])[order]
+    return ParsedLines(ticks, records[order], lines[order], refused, scanned.counts)
 
 
-def _parse_together(values: Sequence[bytes], first: int) -> ParsedLines | None:
-    """Return the ticks of `values`, or None unless all of them are beyond doubt."""
-    buffer = b"\n".join(values)
-    rows = _count_plain_lines(buffer)
-    if rows is None:
-        return None
-    try:
-        ticks = pl.read_ndjson(buffer, schema=TICK_WIRE)
-    except pl.exceptions.PolarsError:
-        return None
-    if ticks.height != rows or not _adds_up(buffer, ticks):
-        return None
-    places = np.arange(first, first + len(values))
-    if rows == len(values):  # Every value has a line, so each has exactly one.
-        return ParsedLines(ticks, places, np.zeros(rows, dtype=np.int64), [])
-    counts = np.array([value.count(b"\n") + 1 for value in values], dtype=np.int64)
-    starts = np.cumsum(counts) - counts
-    records = np.repeat(places, counts)
-    return ParsedLines(ticks, records, np.arange(rows) - np.repeat(starts, counts), [])
+def _frame_of(buffer: bytes, scanned: Scanned) -> pl.DataFrame:
+    """Return the plain lines as `TICK_WIRE`."""
+    pairs = scanned.pair_spans.tolist()
+    columns: dict[str, pl.Series] = {
+        "kind": _texts(KINDS, scanned.kinds),
+        "event_time_ns": pl.Series(scanned.times_ns),
+        "venue": _texts([_text(buffer, at, size) for at, size, _, _ in pairs], scanned.pairs),
+        "symbol": _texts([_text(buffer, at, size) for _, _, at, size in pairs], scanned.pairs),
+        "side": _texts(SIDES, scanned.sides),
+        "trade_id": pl.Series(scanned.trade_ids),
+        **{name: pl.Series(row) for name, row in zip(FLOATS, scanned.floats, strict=True)},
+    }
+    return pl.DataFrame([_shown(scanned, name, columns[name]) for name in FIELDS])
 
 
-def _count_plain_lines(buffer: bytes) -> int | None:
-    """Return the lines of `buffer` if each is one flat object of plain ASCII, else None."""
-    if not buffer.isascii() or b"[" in buffer or b"\\" in buffer:
-        return None
-    characters = np.frombuffer(buffer, dtype=np.uint8)
-    breaks = np.flatnonzero(characters == ord("\n"))
-    rows = len(breaks) + 1
-    plain = (
-        np.count_nonzero(characters < ord(" ")) == len(breaks)
-        and np.count_nonzero(characters == ord("{")) == rows
-        and np.count_nonzero(characters == ord("}")) == rows
-        and buffer.startswith(b"{")
-        and buffer.endswith(b"}")
-        and bool((characters[breaks - 1] == ord("}")).all())
-        and bool((characters[breaks + 1] == ord("{")).all())
-    )
-    lengths = np.diff(breaks, prepend=-1, append=len(buffer)) - 1
-    return rows if plain and int(lengths.max()) <= LINE_BYTES_MAX else None
+def _shown(scanned: Scanned, name: str, values: pl.Series) -> pl.Series:
+    """Return `values` of field `name`, null where a line does not have it."""
+    # That a venue or a symbol is absent is told by the pair that a line belongs to.
+    absent = scanned.present >> FIELDS.index(name) & 1 == 0
+    if name in {"venue", "symbol"} or not absent.any():
+        return values.alias(name)
+    if absent.all():
+        return pl.repeat(None, len(absent), dtype=TICK_WIRE[name], eager=True).alias(name)
+    return values.set(pl.Series(absent), None).alias(name)
 
 
-def _adds_up(buffer: bytes, ticks: pl.DataFrame) -> bool:
-    """Return whether `ticks` holds every key and value of `buffer`, each once and of its own type."""
-    characters = np.frombuffer(buffer, dtype=np.uint8)
-    present = {name: ticks.height - ticks[name].null_count() for name in ticks.columns}
-    colons = np.count_nonzero(characters == ord(":"))
-    quotes = np.count_nonzero(characters == ord('"'))
-    return bool(
-        colons == sum(present.values())
-        and quotes == 2 * (colons + sum(present[name] for name in _TEXTS))
-        and present["kind"] == present["event_time_ns"] == ticks.height
-        and ticks["kind"].is_in(["trade", "quote", "heartbeat"]).all()
-        and ticks["side"].is_in(["buy", "sell"]).all()
-    )
+def _text(buffer: bytes, at: int, size: int) -> str | None:
+    return None if size < 0 else buffer[at : at + size].decode()
 
 
-def _parse_by_line(values: Sequence[bytes], first: int) -> ParsedLines:
+def _texts(texts: Sequence[str | None], codes: NDArray[np.int8] | NDArray[np.int32]) -> pl.Series:
+    return pl.Series(texts, dtype=pl.String).gather(codes)
+
+
+def _decode_doubtful(
+    buffer: bytes, doubtful: Integers
+) -> tuple[pl.DataFrame, Integers, list[RefusedLine]]:
+    """Return the ticks among the lines that are not plain, their record and number, and the rest."""
     ticks: list[TickLine] = []
-    records: list[int] = []
-    lines: list[int] = []
+    places: list[tuple[int, int]] = []
     refused: list[RefusedLine] = []
-    for record, value in enumerate(values, start=first):
-        for number, line in enumerate(split_lines(value)):
-            found = _decode_line(line)
-            if isinstance(found, TickLine):
-                ticks.append(found)
-                records.append(record)
-                lines.append(number)
-            else:
-                refused.append(RefusedLine(record, number, *found))
+    for record, number, begin, end in doubtful.tolist():
+        line = buffer[begin:end]
+        found = _decode_line(line)
+        if isinstance(found, TickLine):
+            ticks.append(found)
+            places.append((record, number))
+        else:
+            refused.append(RefusedLine(record, number, *found, line))
     frame = pl.DataFrame(
         [
             pl.Series(name, [getattr(tick, name) for tick in ticks], dtype)
             for name, dtype in TICK_WIRE.items()
         ]
     )
-    return ParsedLines(
-        frame, np.array(records, dtype=np.int64), np.array(lines, dtype=np.int64), refused
-    )
+    return frame, np.array(places, dtype=np.int64).reshape(-1, 2), refused
 
 
 def _decode_line(line: bytes) -> TickLine | tuple[DeadLetterReason, str]:

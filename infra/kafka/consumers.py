@@ -4,6 +4,7 @@ Both raise when the position asked for is gone (deleted by retention, or past th
 log lost its tail) and never skip.
 """
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from infra.kafka.confluent_consumer import ConfluentPartitionConsumer
@@ -17,7 +18,7 @@ DEADLINE_SECONDS = 30.0
 class PartitionConsumer(Protocol):
     """One assigned partition; not thread safe."""
 
-    def fetch(self, records_max: int, timeout_seconds: float = 0.0) -> list[FetchedRecord]:
+    def fetch(self, records_max: int, timeout_seconds: float = 0.0) -> Sequence[FetchedRecord]:
         """Return up to `records_max` next records in offset order.
 
         With a timeout of 0 it returns at once what is already here; else it waits until at least

@@ -1,5 +1,6 @@
 """Partition consumer on kafka-python: the reader without a compiled client."""
 
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -62,7 +63,7 @@ class PythonPartitionConsumer:
             raise broker_away(servers, deadline_seconds, e) from e
         return int(begins[self._where]), int(ends[self._where])
 
-    def fetch(self, records_max: int, timeout_seconds: float = 0.0) -> list[FetchedRecord]:
+    def fetch(self, records_max: int, timeout_seconds: float = 0.0) -> Sequence[FetchedRecord]:
         """Return up to `records_max` next records; see `PartitionConsumer.fetch`."""
         try:
             polled = self._consumer.poll(int(timeout_seconds * 1000), max_records=records_max)

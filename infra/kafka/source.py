@@ -27,7 +27,7 @@ Position = tuple[int, int]
 class Reading(Struct, Generic[X], frozen=True, kw_only=True):
     """How every partition of a source is read."""
 
-    decode: Callable[[int, list[FetchedRecord]], X | None]
+    decode: Callable[[int, Sequence[FetchedRecord]], X | None]
     """Turns a fetch of a partition into one item; None emits nothing."""
     event_time_of: Callable[[X], int | None] | None = None
     """Newest event time of an item in ns, for `gate`."""

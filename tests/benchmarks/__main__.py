@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from dataflows.interpreter import tune_interpreter
-from tests.benchmarks import bars_through_kafka, live, offline, whole_path
+from tests.benchmarks import bars_through_kafka, live, models, offline, whole_path
 from tests.benchmarks.bench_stack import bench_stack
 from tests.benchmarks.context import Bench
 from tests.benchmarks.figures import (
@@ -33,6 +33,7 @@ BENCHMARKS: dict[str, Callable[[Bench], list[Found]]] = {
     "archive": whole_path.measure_archive,
     "latency": live.measure_latency,
     "memory": live.measure_memory,
+    "models": models.measure_models,
 }
 PAGE = REPOSITORY / "docs" / "benchmarks.md"
 

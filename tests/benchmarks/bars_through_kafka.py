@@ -32,6 +32,7 @@ from tests.benchmarks.context import Bench
 from tests.benchmarks.figures import Figure, Found, Skipped, Target, compare
 from tests.benchmarks.loads import Load
 from tests.benchmarks.plain_bytewax import build_plain_flow
+from tests.benchmarks.same_bars import compare_bars
 
 ENCODINGS: tuple[tuple[str, Encoding, int], ...] = (
     ("one tick a record", "ndjson", 1),
@@ -41,6 +42,8 @@ ENCODINGS: tuple[tuple[str, Encoding, int], ...] = (
 TIMES_PLAIN = {"one tick a record": 3.0, "700-tick NDJSON": 4.0}
 ARROW_TICKS_PER_SECOND = 1_500_000.0
 SHARE_OF_BARE_LOOP = 0.6
+PLAIN_SINK = "market.features"
+"""A topic that nothing else of this environment writes or reads."""
 
 
 def bar_settings(stack: BenchStack, name: str) -> Settings:
@@ -94,6 +97,7 @@ def _measure_encoding(
         for client in ("confluent", "kafka-python")
     }
     start_seconds: list[float] = []
+    compared = ""
     # One of each in turn: a change of the machine's mood hits all of them.
     for run in range(bench.runs + 1):
         bench.say(f"bars: {label}, run {run} of {bench.runs}")
@@ -115,13 +119,14 @@ def _measure_encoding(
             empty = full_name(settings.environment, "market.late")
             idle = _run_plain(settings, kafka.bootstrap, empty)
             rates.append((plain, _run_plain(settings, kafka.bootstrap, topic) - idle))
+            compared = compare_bars(settings, PLAIN_SINK)
         for measured, seconds in rates:
             measured.runs.append(ticks / seconds)
     ours.note += (
         f"; {bars:,} bars, bare loop {loop.bars:,}; recovery on, epoch 0.5 s; without the start of the "
         f"flow, measured on an empty range each time ({median(start_seconds):.2f} s)"
     )
-    plain.note += "; without its start, measured on an empty topic each time"
+    plain.note += f"; {compared}; without its start, measured on an empty topic each time"
     for chosen in (ours, *decoding.values()):
         compare(chosen, bare)
     decoding["confluent"].targets.append(Target(limit=SHARE_OF_BARE_LOOP, of="ratio"))
@@ -181,8 +186,7 @@ def build_bar_flow(log: LogFlow) -> Dataflow:
 
 
 def _run_plain(settings: Settings, bootstrap: str, topic: str) -> float:
-    # A topic that nothing else of this environment writes or reads.
-    sink = full_name(settings.environment, "market.features")
+    sink = full_name(settings.environment, PLAIN_SINK)
     flow = build_plain_flow(bootstrap, topic, sink, 1, settings.bars.lateness_ms)
     started = time.perf_counter()
     run_main(flow)

@@ -13,6 +13,7 @@ EQUITY_TRADES = "ticks/equity_trades_us_20131007_08.parquet"
 LONG_BARS = "bars/bars_5m_binance_spot_202401_202409.parquet"
 MINUTE_BARS = "bars/bars_1m_crossvenue_btc_stablecoins_202303.parquet"
 SHIPPED_BARS = RECORDINGS / "bars_5m_binance_spot_demo.parquet"
+_DAY_NS = 86_400_000_000_000
 LOAD_VENUE = "loadtest"
 """Venue of every load shape, so that no table shows one as a market."""
 
@@ -69,6 +70,29 @@ class Loads:
             rows.sort("ts_ns", maintain_order=True).head(quick_rows).collect().write_parquet(cut)
         return Load(name=f"first {quick_rows:,} rows of {name}", files=[RecordedFile(path=cut)])
 
+    def trade_shape(self, names: int, passes: int) -> Load | None:
+        """Return recorded trades dealt out to `names` and renamed; `passes` repeats them at later times.
+
+        This is the shape of a load, not a market: a name holds every n-th trade of a real one.
+        None when the recording is not here.
+        """
+        path = self._data / EQUITY_TRADES
+        if not path.exists():
+            return None
+        cut = self._folder / f"trades_{names}x{passes}.parquet"
+        if not cut.exists():
+            dealt = _deal_out(pl.read_parquet(path), names)
+            days = dealt["ts_ns"].max() // _DAY_NS - dealt["ts_ns"].min() // _DAY_NS + 1  # type: ignore[operator]
+            pl.concat(
+                dealt.with_columns(pl.col("ts_ns") + repeat * days * _DAY_NS)
+                for repeat in range(passes)
+            ).write_parquet(cut)
+        name = (
+            f"load shape, not market data: recorded US equity trades dealt out to {names} names, "
+            f"{passes} times over"
+        )
+        return Load(name=name, files=[RecordedFile(path=cut)])
+
     def load_shape(self, names: int, bars_of_each: int, passes: int, timeframe: str) -> Load | None:
         """Return `names` series cut from recorded bars, shifted to one start and renamed.
 
@@ -86,6 +110,19 @@ class Loads:
             "cut from recorded bars of other days"
         )
         return Load(name=name, files=[RecordedFile(path=cut)])
+
+
+def _deal_out(trades: pl.DataFrame, names: int) -> pl.DataFrame:
+    """Return `trades` by time under `names` new names, as many for each symbol as for every other."""
+    of_each, left = divmod(names, trades["symbol"].n_unique())
+    assert not left, f"{names} names"
+    number = (pl.col("symbol").rank("dense") - 1) * of_each + pl.int_range(pl.len()).over(
+        "symbol"
+    ) % of_each
+    return trades.sort("ts_ns", maintain_order=True).with_columns(
+        venue=pl.lit(LOAD_VENUE),
+        symbol=pl.format("LOAD{}USDT", number.cast(pl.String).str.zfill(3)),
+    )
 
 
 def _cut_shape(

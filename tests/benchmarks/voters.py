@@ -4,36 +4,53 @@ import json
 import shutil
 from pathlib import Path
 
-from dataflows.parts import ARTEFACTS
+from dataflows.registry import model_name, open_registry
+from infra.models.registry import Registry, Stamp
+from infra.models.signing import create_key, load_signer
 from infra.settings import Settings
-from schemas.settings import ModelSettings, StrategySettings, Timeframe
+from schemas.settings import ModelSettings, RegistrySettings, StrategySettings, Timeframe
 
 
 def voters_at(
     timeframe: Timeframe | None, *, models: bool, folder: Path
-) -> dict[str, dict[str, object]]:
-    """Return the sections `strategies` and `models`; None keeps every declared timeframe.
+) -> dict[str, dict[str, object] | RegistrySettings]:
+    """Return the sections `strategies`, `models` and `registry`; None keeps every declared timeframe.
 
-    At another timeframe than its own the shipped ONNX file runs under a copy of its card that names that
+    At another timeframe than its own a shipped model runs under a copy of its card that names that
     timeframe: the cost of scoring is the same, its opinion means nothing.
     """
     base = Settings()
     strategies = {name: StrategySettings(timeframe=timeframe) for name in base.strategies}
     chosen: dict[str, ModelSettings] = {}
+    registry = RegistrySettings()
     for name, model in base.models.items():
         update: dict[str, object] = {"enabled": models}
         if timeframe is not None:
             update["timeframe"] = timeframe
             if model.kind == "onnx":
-                update["artefact"] = str(_relabelled(ARTEFACTS / model.artefact, timeframe, folder))
+                update["artefact"], registry = _relabel(model_name(name, model), timeframe, folder)
         chosen[name] = model.model_copy(update=update)
-    return {"strategies": dict(strategies), "models": dict(chosen)}
+    return {"strategies": dict(strategies), "models": dict(chosen), "registry": registry}
 
 
-def _relabelled(artefact: Path, timeframe: str, folder: Path) -> Path:
-    copy = folder / f"{artefact.name}_as_{timeframe}"
-    if not copy.exists():
-        shutil.copytree(artefact, copy)
+def _relabel(model: str, timeframe: str, folder: Path) -> tuple[str, RegistrySettings]:
+    """Put the shipped model under another timeframe into a registry of the bench; return its name."""
+    shipped = open_registry(Settings())
+    key = folder / "bench.pem"
+    if not key.exists():
+        create_key(key)
+    signer = load_signer(key, "bench")
+    keys = {signer.name: signer.public_text}
+    registry, name = Registry(folder / "models", keys), f"{model}_as_{timeframe}"
+    if not registry.store.exists():
+        registry.create(signer)
+    if name not in registry.read().models:
+        copy = folder / name
+        shutil.copytree(shipped.store.folder(model, shipped.read().model(model).active), copy)
         card = json.loads((copy / "card.json").read_text())
-        (copy / "card.json").write_text(json.dumps(card | {"timeframe": timeframe}))
-    return copy
+        (copy / "card.json").chmod(0o644)
+        (copy / "card.json").write_text(
+            json.dumps(card | {"timeframe": timeframe, "name": name, "gate": {"passed": True}})
+        )
+        registry.add(copy, Stamp(signer=signer, now_ns=0, reason="bench"))
+    return name, RegistrySettings(root=str(registry.store.root), public_keys=keys)

@@ -1,104 +1,46 @@
 """Whatever is in a record: each of its lines is a tick or a dead letter, and the neighbours count."""
 
-import io
-import json
 from base64 import b64decode
-from decimal import Decimal
 from hashlib import sha256
 
 import polars as pl
-import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from infra import tick_lines
-from infra.partitions import partition_of
 from infra.records import FetchedRecord
-from infra.tick_decoder import TickDecoder
 from infra.tick_encoder import encode_heartbeat, encode_records
-from infra.tick_lines import parse_lines, split_lines
+from infra.tick_lines import split_lines
 from schemas.ids import derive_id
 from schemas.instruments import InstrumentBook
-from schemas.market import InstrumentListed
 from schemas.ticks import (
-    CONTENT_ARROW,
-    CONTENT_NDJSON,
     EVENT_TIME_MIN_NS,
     FUTURE_ALLOWANCE_NS,
     LINE_BYTES_MAX,
     RECORD_BYTES_MAX,
     TICK_FRAME,
-    TICK_WIRE,
 )
-
-NOW_NS = 1_723_161_600_000_000_000
-NOW_MS = NOW_NS // 1_000_000
-PARTITIONS = 4
-HOME = partition_of("v", "S", PARTITIONS)
-FOREIGN = next(f"F{i}" for i in range(99) if partition_of("v", f"F{i}", PARTITIONS) != HOME)
-NDJSON = [("content-type", CONTENT_NDJSON.encode()), ("provenance", b"recorded")]
-ARROW = [("content-type", CONTENT_ARROW.encode()), ("provenance", b"recorded")]
-
-
-def listing(symbol, decimals=2):
-    return InstrumentListed(
-        id=symbol,
-        venue="v",
-        symbol=symbol,
-        valid_from_ns=0,
-        price_decimals=decimals,
-        size_decimals=3,
-        tick_size=Decimal(1).scaleb(-decimals),
-        lot_size=Decimal("0.001"),
-        notional_min=Decimal(5),
-        maker_fee_bps=10.0,
-        taker_fee_bps=10.0,
-    )
-
-
-def decoder(*, refresh=lambda: False, book=None):
-    book = InstrumentBook([listing("S"), listing(FOREIGN)]) if book is None else book
-    return TickDecoder(HOME, PARTITIONS, book, refresh)
-
-
-def line(**changed):
-    fields = {
-        "kind": "trade",
-        "event_time_ns": NOW_NS,
-        "venue": "v",
-        "symbol": "S",
-        "price": 10.25,
-        "size": 0.5,
-    }
-    fields |= changed
-    return json.dumps({k: v for k, v in fields.items() if v is not ...}).encode()
-
-
-def quote(**changed):
-    fields = {"kind": "quote", "price": ..., "size": ..., "bid": 10.0, "ask": 10.5}
-    return line(**(fields | changed))
-
-
-def raw(name, text):
-    return line(**{name: "@"}).replace(b'"@"', text)
-
-
-def record(value, offset=0, headers=NDJSON, timestamp_ms=NOW_MS):
-    return FetchedRecord(offset, timestamp_ms, None, value, headers)
-
-
-def decode(*records, **kwargs):
-    return decoder(**kwargs).decode(records, 0)
-
-
-def reasons(batch):
-    return [letter.reason for letter in batch.dead_letters]
-
-
-GOOD = line()
-PADDING = [line(trade_id=i) for i in range(200)]
-"""Enough neighbours that the vectorised way is taken first."""
+from tests.infra.tick_records import (
+    ARROW,
+    FOREIGN,
+    GOOD,
+    HOME,
+    NDJSON,
+    NOW_MS,
+    NOW_NS,
+    PADDING,
+    PARTITIONS,
+    ROWS,
+    decode,
+    line,
+    listing,
+    quote,
+    raw,
+    reasons,
+    record,
+    stream,
+    wire,
+)  # fmt: skip
 
 
 def both_ways(bad):
@@ -313,125 +255,6 @@ def test_an_instrument_listed_meanwhile_is_found_by_one_refresh():
     assert (batch.ticks.height, reasons(batch), len(calls)) == (1, ["UNKNOWN_INSTRUMENT"], 1)
 
 
-def stream(frame, *, options=None):
-    table = (
-        frame
-        if isinstance(frame, pa.Table)
-        else frame.to_arrow(compat_level=pl.CompatLevel.oldest())
-    )
-    out = io.BytesIO()
-    with pa.ipc.new_stream(out, table.schema, options=options) as writer:
-        writer.write_table(table)
-    return out.getvalue()
-
-
-def wire(*lines):
-    return pl.read_ndjson(b"\n".join(lines), schema=TICK_WIRE)
-
-
-ROWS = wire(GOOD, quote(), line(side="buy", trade_id=3))
-
-
-def test_an_arrow_stream_gives_the_same_ticks_as_its_lines():
-    lines = decode(record(b"\n".join([GOOD, quote(), line(side="buy", trade_id=3)])))
-    assert decode(record(stream(ROWS), headers=ARROW)).ticks.equals(lines.ticks)
-    two = pa.concat_tables([ROWS.to_arrow()[:1], ROWS.to_arrow()[1:]])
-    assert decode(record(stream(two), headers=ARROW)).ticks.equals(lines.ticks)
-
-
-@pytest.mark.parametrize(
-    "table",
-    [
-        ROWS.to_arrow(),
-        ROWS.with_columns(extra=pl.lit([1, 2])).to_arrow(),
-        ROWS.drop("bid_size", "ask_size").to_arrow(),
-        ROWS.select(reversed(ROWS.columns)).to_arrow(),
-        ROWS.with_columns(pl.col("venue", "symbol", "kind").cast(pl.Categorical)).to_arrow(),
-        ROWS.with_columns(pl.col("trade_id").cast(pl.UInt32)).to_arrow(),
-    ],
-)
-def test_arrow_columns_may_be_more_fewer_or_dictionaries(table):
-    expected = decode(record(stream(ROWS), headers=ARROW)).ticks
-    batch = decode(record(stream(table), headers=ARROW))
-    assert batch.dead_letters == []
-    assert batch.ticks.equals(expected)
-
-
-@pytest.mark.parametrize(
-    ("value", "reason"),
-    [
-        (stream(ROWS)[:-1], "BROKEN_ARROW"),
-        (stream(ROWS)[:-8], "BROKEN_ARROW"),
-        (stream(ROWS)[:500], "BROKEN_ARROW"),
-        (stream(ROWS) + stream(ROWS), "BROKEN_ARROW"),
-        (b"ARROW1", "BROKEN_ARROW"),
-        (GOOD, "BROKEN_ARROW"),
-        (stream(ROWS.drop("kind")), "BROKEN_ARROW"),
-        (stream(ROWS.with_columns(pl.col("price").cast(pl.Float32))), "BROKEN_ARROW"),
-        (stream(ROWS.with_columns(pl.col("price").cast(pl.String))), "BROKEN_ARROW"),
-        (stream(ROWS.with_columns(trade_id=pl.lit(2**64 - 1, pl.UInt64))), "BROKEN_ARROW"),
-        (stream(ROWS.clear()), "EMPTY_RECORD"),
-        (
-            stream(
-                pa.table({"kind": pa.nulls(10**6, pa.null()), "event_time_ns": pa.nulls(10**6)})
-            ),
-            "RECORD_TOO_LARGE",
-        ),
-    ],
-)
-def test_a_broken_stream_is_one_dead_letter(value, reason):
-    fine = stream(ROWS)
-    batch = decode(
-        record(fine, 0, ARROW), record(value, 1, ARROW), record(fine, 2, ARROW), record(GOOD, 3)
-    )
-    assert batch.ticks["offset"].to_list() == [0, 0, 0, 2, 2, 2, 3]
-    (letter,) = batch.dead_letters
-    assert (letter.reason, letter.offset, letter.line) == (reason, 1, -1)
-
-
-def test_rows_of_a_stream_are_judged_one_by_one():
-    rows = pl.concat(
-        [
-            ROWS,
-            ROWS[:1].with_columns(price=pl.lit(float("nan"))),
-            ROWS[:1].with_columns(kind=pl.lit(None, pl.String)),
-            ROWS[:1].with_columns(kind=pl.lit("bar")),
-            ROWS[:1].with_columns(side=pl.lit("long")),
-            ROWS[:1].with_columns(event_time_ns=pl.lit(None, pl.Int64)),
-            ROWS[:1],
-        ]
-    )
-    batch = decode(record(stream(rows), headers=ARROW))
-    assert batch.ticks["line"].to_list() == [0, 1, 2, 8]
-    assert reasons(batch) == [
-        "NOT_FINITE", "MISSING_FIELD", "WRONG_TYPE", "WRONG_TYPE", "MISSING_FIELD",
-    ]  # fmt: skip
-    payload = json.loads(b64decode(batch.dead_letters[2].payload_base64))
-    assert payload == {k: v for k, v in rows.to_dicts()[5].items() if v is not None}
-
-
-def test_a_flipped_byte_of_a_stream_never_harms_its_neighbours():
-    value = stream(ROWS)
-    for place in range(0, len(value), 3):
-        flipped = bytearray(value)
-        flipped[place] ^= 0xFF
-        batch = decode(record(GOOD, 0), record(bytes(flipped), 1, ARROW), record(GOOD, 2))
-        mine = batch.ticks.filter(pl.col("offset") != 1)
-        assert mine["offset"].to_list() == [0, 2]
-        assert all(letter.offset == 1 for letter in batch.dead_letters)
-        assert batch.ticks.height > 2 or batch.dead_letters
-
-
-@settings(deadline=None)
-@given(st.integers(0, 2**32), st.integers(0, 8))
-def test_numbers_are_read_alike_line_by_line_and_together(number, decimals):
-    value = number / 10**decimals
-    lines = [line(price=value), line(price=value, size=1e-05)]
-    few = parse_lines([b"\n".join(lines)])
-    many = parse_lines([b"\n".join(lines * 100)])
-    assert many.ticks[:2].equals(few.ticks)
-
-
 BROKEN = [b"bad", GOOD[:-1], line(price=-1.0), line(symbol="T"), line(price="1"), b"{}", b"[1]"]
 BROKEN += [line(price=10.251), GOOD.replace(b'"size"', b'"price": 1.0, "size"'), line(symbol=5)]
 LINES = st.one_of(
@@ -472,25 +295,6 @@ def test_every_line_is_accounted_for_however_the_log_is_cut(parts, data):
     assert pl.concat([batch.ticks for batch in batches]).equals(whole.ticks)
     assert [letter for batch in batches for letter in batch.dead_letters] == whole.dead_letters
     assert batches[-1].next_offset == whole.next_offset
-
-
-@settings(deadline=None, max_examples=40)
-@given(st.lists(LINES, min_size=1, max_size=30))
-def test_the_vectorised_way_agrees_with_line_by_line(lines):
-    value = b"\n".join(lines)
-    if not split_lines(value):
-        return
-    slow = tick_lines._parse_by_line([value], 0)
-    fast = tick_lines._parse_together([value.strip(tick_lines.BLANK)], 0)
-    if fast is not None:
-        assert slow.refused == []
-        assert fast.ticks.equals(slow.ticks)
-        assert fast.lines.tolist() == slow.lines.tolist()
-
-
-def test_plain_records_take_the_vectorised_way():
-    values = [b"\n".join(PADDING), quote(), encode_heartbeat(NOW_NS)]
-    assert tick_lines._parse_together(values, 0) is not None
 
 
 def test_what_is_encoded_is_decoded():
