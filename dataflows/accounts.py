@@ -8,13 +8,15 @@ import bytewax.operators as op
 from bytewax.operators import KeyedStream
 from msgspec import Struct
 
-from dataflows.lanes import LaneItem, check_version
+from dataflows.lanes import STATE_VERSION, LaneItem, check_version
 from dataflows.log_sources import ControlsRead
 from operators.portfolio import Portfolio
 from schemas.batches import NO_PARTITION, AccountInput, ControlReceived, Outgoing
 from schemas.instruments import InstrumentBook
 from schemas.operations import ControlApplied, DeadLetterRecorded
 
+PUT_OFF_ROWS_MAX = 2_000
+"""Rows of one call that may be put off: the bars and features of one close of many symbols."""
 UNNUMBERED = 0
 """Sequence of an item that cannot be overtaken."""
 _TOPIC_ORDER = (
@@ -24,7 +26,13 @@ _TOPIC_ORDER = (
 
 
 class AccountStep:
-    """Restore each lane's order, let the portfolio act, and group its messages by topic."""
+    """Restore each lane's order, let the portfolio act, and group its messages by topic.
+
+    What the lanes found (bars, features, signals) is put off by one call or until there is time:
+    the account decides once every lane has said that a bar is over, and writing the first lane's
+    records at once would hold up the last one. More than `PUT_OFF_ROWS_MAX` is history that nobody
+    waits for, and too much for a snapshot: it is written at once.
+    """
 
     def __init__(
         self,
@@ -41,18 +49,18 @@ class AccountStep:
         self._observe = observe
         self._waiting: dict[int, dict[int, LaneItem]] = {}
         self._next: dict[int, int] = {}
+        self._put_off: list[Outgoing] = []
         if state is None:
             self._portfolio = build()
         else:
-            version, self._portfolio, self._waiting, self._next = cast(
-                "tuple[int, Portfolio, dict[int, dict[int, LaneItem]], dict[int, int]]", state
-            )
+            version, *parts = cast("tuple[Any, ...]", state)
             check_version("account", version)
+            self._portfolio, self._waiting, self._next, self._put_off = parts
             adopt(self._portfolio)
 
     def snapshot(self) -> object:
         """Return the portfolio and what waits for its turn."""
-        return 1, self._portfolio, self._waiting, self._next
+        return STATE_VERSION, self._portfolio, self._waiting, self._next, self._put_off
 
     def on_batch(self, values: list[LaneItem | ControlsRead]) -> list[list[Outgoing]]:
         """Return one list of records; what the account decided comes before what led to it."""
@@ -71,12 +79,19 @@ class AccountStep:
         for message in messages:
             self._observe(type(message).__name__, 1)
         ingest_ns = max(entry.ingest_time_ns for entry in inputs)
-        records = group_by_topic(messages, ingest_ns)
-        for item in items:
-            records += item.outgoing
+        records = group_by_topic(messages, ingest_ns) + self._put_off
+        found = [outgoing for item in items for outgoing in item.outgoing]
+        if sum(outgoing.height for outgoing in found) > PUT_OFF_ROWS_MAX:
+            records, found = records + found, []
+        self._put_off = found
         refused: list[Struct] = [letter for read in reads for letter in read.dead_letters]
         if refused:
             records.append(Outgoing(topic=DeadLetterRecorded.topic, messages=refused))
+        return [records] if records else []
+
+    def settle(self) -> list[list[Outgoing]]:
+        """Return the records that were put off."""
+        records, self._put_off = self._put_off, []
         return [records] if records else []
 
     def _in_order(self, items: list[LaneItem]) -> list[LaneItem]:

@@ -7,12 +7,13 @@ closed. Items without a bar overtake it, so every item carries the lane's sequen
 """
 
 from collections.abc import Callable, Iterable
-from typing import cast
+from typing import Any, cast
 
 import polars as pl
 from msgspec import Struct
 
 from dataflows.log_sources import BarsRead, SignalsRead
+from operators.bar_columns import BarColumns
 from operators.bars import BarMachine, BarState
 from operators.features import FeatureMachine, vector_matrix
 from operators.screen import ScreenState, TickScreen
@@ -26,7 +27,7 @@ from schemas.market import BarClosed, FeaturesComputed, TickLate
 from schemas.operations import DeadLetterRecorded
 from schemas.signals import SignalEmitted
 
-STATE_VERSION = 1
+STATE_VERSION = 2
 
 
 class LaneItem(Struct, kw_only=True):
@@ -35,7 +36,7 @@ class LaneItem(Struct, kw_only=True):
     partition: int
     sequence: int
     input: AccountInput
-    bars: pl.DataFrame | None
+    bars: BarColumns | None
     """Bars that closed and that some voter wants; None once their signals are in `input`."""
     outgoing: list[Outgoing]
 
@@ -103,7 +104,7 @@ class BarsStep:
         book = self._lane.book
         screened = screen.on_ticks(batch.ticks, book)
         watermark_ns = screened.watermark_ns
-        bars = machine.on_ticks(screened.accepted, screened.duplicates, watermark_ns, book)
+        bars = machine.advance(screened.accepted, screened.duplicates, watermark_ns, book)
         self._sequence += 1
         advanced = watermark_ns > self._watermark_ns and self._lane.marks_progress
         self._watermark_ns = watermark_ns
@@ -124,16 +125,20 @@ class BarsStep:
             ),
         )
 
-    def _bars_with_voters(self, bars: pl.DataFrame) -> pl.DataFrame | None:
-        if bars.is_empty():
+    def _bars_with_voters(self, bars: BarColumns) -> BarColumns | None:
+        if not bars.height:
             return None
-        if set(bars["timeframe"].to_list()) <= set(self._lane.feature_timeframes):
-            return bars
-        wanted = bars.filter(pl.col("timeframe").is_in(self._lane.feature_timeframes))
+        wanted = bars.select(set(self._lane.feature_timeframes))
         return wanted if wanted.height else None
 
-    def _count(self, batch: TickBatch, *frames: pl.DataFrame) -> None:
-        accepted, late, duplicates, bars = frames
+    def _count(
+        self,
+        batch: TickBatch,
+        accepted: pl.DataFrame,
+        late: pl.DataFrame,
+        duplicates: pl.DataFrame,
+        bars: BarColumns,
+    ) -> None:
         observe = self._lane.observe
         observe("ticks", accepted.height)
         observe("late_ticks", late.height)
@@ -231,13 +236,14 @@ class SignalsStep:
             item.bars = None
         return values
 
-    def settle(self) -> None:
-        """Let the learners work through what they put off."""
+    def settle(self) -> list[LaneItem]:
+        """Let the learners work through what they put off; nothing comes out."""
         self._signals.settle()
+        return []
 
-    def on_bars(self, bars: pl.DataFrame) -> tuple[pl.DataFrame, list[SignalEmitted]]:
-        """Return `bars` (sorted by close time) joined with their features, and the signals."""
-        joined = join_features(self._features, bars)
+    def on_bars(self, bars: BarColumns) -> tuple[BarColumns, list[SignalEmitted]]:
+        """Return `bars` (sorted by close time) with their features beside them, and the signals."""
+        joined = self._features.extend(bars)
         signals = self._signals.on_features(joined)
         self._lane.observe("signals", len(signals))
         return joined, signals
@@ -262,7 +268,7 @@ class FeaturesStep:
         """Return the same items with their features among the records."""
         for item in values:
             assert item.bars is not None
-            joined = join_features(self._features, item.bars)
+            joined = self._features.extend(item.bars)
             schema = self._lane.published_schema
             item.outgoing += feature_records(schema, item.partition, joined, item.input)
             item.bars = None
@@ -273,16 +279,17 @@ class BarsReadStep:
     """Bars read from the log in, signals out: `SignalsStep` of the split flow."""
 
     def __init__(self, lane: Lane, state: object | None) -> None:
-        self._wanted = lane.feature_timeframes
+        self._wanted = set(lane.feature_timeframes)
         self._step = SignalsStep(lane, state)
 
     def snapshot(self) -> object:
         """Return the state of features and of the voters that learn."""
         return self._step.snapshot()
 
-    def settle(self) -> None:
-        """Let the learners work through what they put off."""
+    def settle(self) -> list[list[Outgoing]]:
+        """Let the learners work through what they put off; nothing comes out."""
         self._step.settle()
+        return []
 
     def on_batch(self, values: list[BarsRead]) -> list[list[Outgoing]]:
         """Return the signals of each fetch and how far they are complete."""
@@ -291,7 +298,7 @@ class BarsReadStep:
     def _on_fetch(self, read: BarsRead) -> list[Outgoing]:
         signals: list[SignalEmitted] = []
         if read.bars is not None:
-            wanted = read.bars.filter(pl.col("timeframe").is_in(self._wanted))
+            wanted = BarColumns.of(read.bars).select(self._wanted)
             if wanted.height:
                 _, signals = self._step.on_bars(wanted)
         origin = AccountInput(
@@ -340,31 +347,49 @@ def vector_columns(schema: FeatureSchema, joined: pl.DataFrame) -> list[pl.Expr]
     ]
 
 
+class FeatureRows(Struct, frozen=True, kw_only=True):
+    """The `FeaturesComputed` records of bars with their features; a frame once they are written."""
+
+    schema: FeatureSchema
+    bars: BarColumns
+
+    @property
+    def height(self) -> int:
+        """How many there are: one per bar."""
+        return self.bars.height
+
+    def build(self) -> pl.DataFrame:
+        """Return one row per bar."""
+        bars, schema = self.bars, self.schema
+        count, times = bars.height, bars.integers("close_time_ns")
+        # One flat series with nulls, cut into lists: many times faster than an expression per feature.
+        values = pl.Series("vector", vector_matrix(bars, schema).reshape(-1)).fill_nan(None)
+        built: dict[str, Any] = {
+            "id": [
+                features_id(*series, time_ns)
+                for series, time_ns in zip(bars.keys(), times.tolist(), strict=True)
+            ],
+            "cause": bars.texts("id"),
+            "schema_name": [schema.name] * count,
+            "schema_hash": [schema.schema_hash] * count,
+            "vector": values.reshape((count, len(schema))).cast(pl.List(pl.Float64())),
+        }
+        return pl.DataFrame(
+            [
+                pl.Series(name, built[name] if name in built else bars.column(name), dtype)
+                for name, dtype in polars_schema(FeaturesComputed).items()
+            ]
+        )
+
+
 def feature_records(
-    schema: FeatureSchema, partition: int, joined: pl.DataFrame, origin: AccountInput
+    schema: FeatureSchema, partition: int, joined: BarColumns, origin: AccountInput
 ) -> list[Outgoing]:
-    """Return the `FeaturesComputed` records of bars joined with their features."""
-    count, width = joined.height, len(schema)
-    names = (joined[name].to_list() for name in ("venue", "symbol", "timeframe", "close_time_ns"))
-    # One flat series with nulls, cut into lists: many times faster than an expression per feature.
-    values = pl.Series("vector", vector_matrix(joined, schema).reshape(-1)).fill_nan(None)
-    built = {
-        "id": pl.Series(list(map(features_id, *names))),
-        "cause": joined["id"],
-        "schema_name": pl.repeat(schema.name, count, eager=True),
-        "schema_hash": pl.repeat(schema.schema_hash, count, eager=True),
-        "vector": values.reshape((count, width)).cast(pl.List(pl.Float64())),
-    }
-    frame = pl.DataFrame(
-        [
-            built[name].alias(name) if name in built else joined[name]
-            for name in polars_schema(FeaturesComputed)
-        ]
-    )
+    """Return the `FeaturesComputed` records of bars with their features beside them."""
     return [
         Outgoing(
             topic=FeaturesComputed.topic,
-            frame=frame,
+            rows=FeatureRows(schema=schema, bars=joined),
             partition=partition,
             ingest_time_ns=origin.ingest_time_ns,
         )
@@ -372,13 +397,13 @@ def feature_records(
 
 
 def _market_records(
-    batch: TickBatch, late: pl.DataFrame, bars: pl.DataFrame, progress_ns: int | None
+    batch: TickBatch, late: pl.DataFrame, bars: BarColumns, progress_ns: int | None
 ) -> list[Outgoing]:
     partition, ingest_ns = batch.partition, batch.ingest_time_ns
     outgoing = [
         Outgoing(
             topic=BarClosed.topic,
-            frame=bars if bars.height else None,
+            rows=bars if bars.height else None,
             partition=partition,
             progress_ns=progress_ns,
             ingest_time_ns=ingest_ns,
@@ -386,9 +411,7 @@ def _market_records(
     ]
     if late.height:
         outgoing.append(
-            Outgoing(
-                topic=TickLate.topic, frame=late, partition=partition, ingest_time_ns=ingest_ns
-            )
+            Outgoing(topic=TickLate.topic, rows=late, partition=partition, ingest_time_ns=ingest_ns)
         )
     if batch.dead_letters:
         outgoing.append(

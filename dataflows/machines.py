@@ -28,10 +28,10 @@ class Machine(Protocol[In, Out]):
 
 @runtime_checkable
 class Settling(Protocol):
-    """A machine that puts work off until its output is on the way."""
+    """A machine that puts work off until what is urgent is on the way."""
 
-    def settle(self) -> None:
-        """Do that work; it changes no output."""
+    def settle(self) -> list[Any]:
+        """Do that work and return what it puts out; when it is done changes nothing in it."""
 
 
 class _MachineLogic(StatefulBatchLogic, Generic[In, Out]):
@@ -47,10 +47,14 @@ class _MachineLogic(StatefulBatchLogic, Generic[In, Out]):
         return self._machine.on_batch(values), StatefulBatchLogic.RETAIN
 
     def on_notify(self) -> tuple[list[Out], bool]:
+        return self._settle(), StatefulBatchLogic.RETAIN
+
+    def on_eof(self) -> tuple[list[Out], bool]:
+        return self._settle(), StatefulBatchLogic.RETAIN
+
+    def _settle(self) -> list[Out]:
         self._settle_at = None
-        if isinstance(self._machine, Settling):
-            self._machine.settle()
-        return [], StatefulBatchLogic.RETAIN
+        return self._machine.settle() if isinstance(self._machine, Settling) else []
 
     def notify_at(self) -> datetime | None:
         return self._settle_at

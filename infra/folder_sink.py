@@ -71,8 +71,9 @@ class FolderSinkPartition(StatefulSinkPartition[list[Outgoing], None]):
                     waiting += outgoing.messages
                     if len(waiting) >= ROWS_PER_GROUP:
                         self._keep(topic, self._frame_of(topic))
-                if outgoing.frame is not None:
-                    self._keep(topic, outgoing.frame)
+                frame = outgoing.frame()
+                if frame is not None:
+                    self._keep(topic, frame)
 
     def snapshot(self) -> None:
         """Keep no state: a backtest is not resumed."""

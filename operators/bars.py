@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from operators import _bar_cells as bar_cells
 from operators._bar_cells import Integers, TickColumns
 from operators._bar_rows import render_rows
+from operators.bar_columns import BarColumns
 from operators.sessions import ALWAYS_OPEN, SessionTable
 from schemas.frames import polars_schema
 from schemas.instruments import InstrumentBook
@@ -26,7 +27,7 @@ from schemas.settings import TIMEFRAME_NS
 from schemas.ticks import KIND_QUOTE, KIND_TRADE
 
 _NEVER_NS = 2**63 - 1
-_NO_BARS = pl.DataFrame(schema=polars_schema(BarClosed))
+_NO_BARS = BarColumns.of(pl.DataFrame(schema=polars_schema(BarClosed)))
 _SESSION_TIMEFRAME = "1d"
 
 
@@ -119,7 +120,17 @@ class BarMachine:
         watermark_ns: int,
         book: InstrumentBook,
     ) -> pl.DataFrame:
-        """Add a batch and return the bars that `watermark_ns` closed, as rows of `BarClosed`.
+        """Do what `advance` does and return the closed bars as rows of `BarClosed`."""
+        return self.advance(accepted, duplicates, watermark_ns, book).build()
+
+    def advance(
+        self,
+        accepted: pl.DataFrame,
+        duplicates: pl.DataFrame,
+        watermark_ns: int,
+        book: InstrumentBook,
+    ) -> BarColumns:
+        """Add a batch and return the bars that `watermark_ns` closed, as columns of `BarClosed`.
 
         `accepted` is a `TICK_FRAME` without heartbeats, `duplicates` has `instrument` and
         `event_time_ns`; both are numbered by `book`. Sorted by close, length of the timeframe,
@@ -137,7 +148,7 @@ class BarMachine:
         return self._render(
             {name: self._with_trades(cells) for name, cells in self._state.cells.items()},
             remember=False,
-        )
+        ).build()
 
     def _learn_instruments(self, book: InstrumentBook) -> None:
         """Bring numbers, units and calendars up to date when the book has changed."""
@@ -300,7 +311,7 @@ class BarMachine:
             for cells in self._state.cells.values()
         )
 
-    def _close(self, watermark_ns: int) -> pl.DataFrame:
+    def _close(self, watermark_ns: int) -> BarColumns:
         closed: dict[str, Integers] = {}
         for timeframe, cells in self._state.cells.items():
             done = cells[bar_cells.CLOSE_NS] <= watermark_ns
@@ -336,8 +347,8 @@ class BarMachine:
         gaps[order] = np.maximum(missed, 0)
         return gaps
 
-    def _render(self, closed: dict[str, Integers], *, remember: bool) -> pl.DataFrame:
-        """Return cells as rows of `BarClosed`, in the order of emission."""
+    def _render(self, closed: dict[str, Integers], *, remember: bool) -> BarColumns:
+        """Return cells as columns of `BarClosed`, in the order of emission."""
         gaps = [self._count_gaps(name, cells, remember=remember) for name, cells in closed.items()]
         if not sum(found.size for found in gaps):
             return _NO_BARS

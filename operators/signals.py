@@ -1,6 +1,7 @@
 """From the features of closed bars to signals: edges of rules, and every vote on the same bar."""
 
 from collections.abc import Mapping, Sequence
+from math import isfinite
 from typing import Any
 from zlib import crc32
 
@@ -9,6 +10,7 @@ import numpy.typing as npt
 import polars as pl
 from msgspec import Struct
 
+from operators.bar_columns import BarColumns, SeriesKey
 from operators.features import to_model_inputs, vector_matrix
 from operators.strategies import Conditions
 from operators.strategies.base import BAR_COLUMNS, Strategy, number
@@ -19,11 +21,8 @@ from schemas.settings import VoteSettings
 from schemas.signals import SignalEmitted, Vote
 
 BoolArray = npt.NDArray[np.bool_]
-SeriesKey = tuple[str, str, str]
-"""Venue, symbol, timeframe."""
-
 _ACTIONS = (Action.ENTER, Action.EXIT)
-_KEY_COLUMNS = ("venue", "symbol", "timeframe", "close_time_ns", "id", "provenance")
+_TEXTS = ("venue", "symbol", "timeframe", "id", "provenance")
 
 
 class SignalState(Struct):
@@ -56,8 +55,8 @@ class SignalMachine:
         self._timeframes: set[str] = {one.timeframe for one in strategies}
         self._timeframes |= {one.timeframe for one in voters}
         self._conditions = Conditions(self._strategies)
-        self._prices = _list_prices(self._strategies)
-        self._inputs = sorted({name for one in strategies for name in one.inputs})
+        inputs = {name for one in strategies for name in one.inputs}
+        self._numbers = sorted(inputs.union(BAR_COLUMNS))
         self._series: dict[SeriesKey, int] = {}
         self._holds: BoolArray = np.zeros((0, len(self._strategies), 2), dtype=np.bool_)
 
@@ -84,17 +83,15 @@ class SignalMachine:
             if _state_key(voter) in state.voters:
                 voter.state = state.voters[_state_key(voter)]
 
-    def on_features(self, frame: pl.DataFrame) -> list[SignalEmitted]:
+    def on_features(self, frame: pl.DataFrame | BarColumns) -> list[SignalEmitted]:
         """Return the signals of closed bars, sorted by (event time, venue, symbol, strategy, action).
 
         `frame` has one row per bar: `venue`, `symbol`, `timeframe`, `close_time_ns`, `id` (of the
         bar), `provenance`, open, high, low, close, volume, and the columns that `FeatureMachine`
         returned for it; the bars of one series are in time order.
         """
-        bars = frame
-        if not set(frame["timeframe"].unique()) <= self._timeframes:
-            bars = frame.filter(pl.col("timeframe").is_in(self._timeframes))
-        if bars.is_empty():
+        bars = BarColumns.of(frame).select(self._timeframes)
+        if not bars.height:
             return []
         known = self._conditions.evaluate(bars)
         edges = self._find_edges(bars, known[:, :, :2])
@@ -104,7 +101,7 @@ class SignalMachine:
         if not rows:
             return []
         found = []
-        details = _read_rows(bars, rows, self._inputs, self._prices)
+        details = self._read_rows(bars, rows, known[rows, :, 0])
         for position, row in enumerate(rows):
             detail = details[position]
             votes = [*self._rule_votes(detail, known[row]), *model_votes[row]]
@@ -117,7 +114,7 @@ class SignalMachine:
         for voter in self._voters:
             voter.settle()
 
-    def _find_edges(self, bars: pl.DataFrame, holds: BoolArray) -> BoolArray:
+    def _find_edges(self, bars: BarColumns, holds: BoolArray) -> BoolArray:
         """Return which conditions hold that did not on the series' previous bar; remember the last."""
         codes = self._assign_codes(bars)
         order = np.argsort(codes, kind="stable")
@@ -131,42 +128,65 @@ class SignalMachine:
         edges[order] = sorted_holds & ~before
         return edges
 
-    def _assign_codes(self, bars: pl.DataFrame) -> npt.NDArray[np.int64]:
+    def _assign_codes(self, bars: BarColumns) -> npt.NDArray[np.int64]:
         series = self._series
-        columns = (bars[name].to_list() for name in ("venue", "symbol", "timeframe"))
-        codes = [series.setdefault(key, len(series)) for key in zip(*columns, strict=True)]
+        codes = [series.setdefault(key, len(series)) for key in bars.keys()]  # noqa: SIM118
         added = len(series) - len(self._holds)
         if added > 0:
             room = np.zeros((max(added, len(self._holds)), *self._holds.shape[1:]), dtype=np.bool_)
             self._holds = np.concatenate([self._holds, room])
         return np.array(codes, dtype=np.int64)
 
-    def _collect_model_votes(self, bars: pl.DataFrame, rows: list[int]) -> dict[int, list[Vote]]:
+    def _collect_model_votes(self, bars: BarColumns, rows: list[int]) -> dict[int, list[Vote]]:
         """Give every bar to the models of its timeframe; return their votes on `rows`, in order."""
         votes: dict[int, list[Vote]] = {row: [] for row in rows}
-        timeframes = bars["timeframe"].to_numpy()
-        frames: dict[str, tuple[npt.NDArray[np.int64], pl.DataFrame]] = {}
+        timeframes = bars.texts("timeframe")
+        places: dict[str, dict[int, int]] = {}
+        chosen: dict[str, BarColumns] = {}
         inputs: dict[tuple[str, str], FloatArray] = {}
         for voter in self._voters:
             timeframe, schema = voter.timeframe, voter.schema
             view = (timeframe, schema.name)
-            if timeframe not in frames:
-                own = np.flatnonzero(timeframes == timeframe)
-                frames[timeframe] = (own, bars if len(own) == bars.height else bars[own])
-            own, frame = frames[timeframe]
+            if timeframe not in chosen:
+                own = [row for row, one in enumerate(timeframes) if one == timeframe]
+                places[timeframe] = {row: place for place, row in enumerate(own)}
+                chosen[timeframe] = bars if len(own) == bars.height else bars.take(own)
+            frame, at = chosen[timeframe], places[timeframe]
             if view not in inputs:
                 matrix = vector_matrix(frame, schema)
-                close = frame["close"].to_numpy()
-                inputs[view] = to_model_inputs(matrix, close, schema)
-            positions = {int(row): i for i, row in enumerate(own.tolist())} if rows else {}
-            asked = [positions[row] for row in rows if row in positions]
+                inputs[view] = to_model_inputs(matrix, frame.floats("close"), schema)
+            asked = [at[row] for row in rows if row in at]
             given = voter.advance(frame, inputs[view], asked)
             for row in rows:
-                if row in positions:
-                    votes[row].append(given[positions[row]])
+                if row in at:
+                    votes[row].append(given[at[row]])
                 else:
-                    votes[row].append(_abstain_from_timeframe(voter, str(timeframes[row])))
+                    votes[row].append(_abstain_from_timeframe(voter, timeframes[row]))
         return votes
+
+    def _read_rows(
+        self, bars: BarColumns, rows: list[int], entries: BoolArray
+    ) -> list[dict[str, Any]]:
+        """Return what a signal on each of `rows` needs, with the prices of those that enter there.
+
+        `entries` (rows, strategies) tells who does.
+        """
+        floats = {name: bars.floats(name)[rows] for name in self._numbers}
+        columns: dict[str, list[Any]] = {name: one.tolist() for name, one in floats.items()}
+        for name in _TEXTS:
+            texts = bars.texts(name)
+            columns[name] = [texts[row] for row in rows]
+        columns["close_time_ns"] = bars.integers("close_time_ns")[rows].tolist()
+        for i in np.flatnonzero(entries.any(axis=0)).tolist():
+            strategy = self._strategies[i]
+            with np.errstate(all="ignore"):
+                stop = strategy.stop_price(floats)
+                target, trail = strategy.target_price(floats), strategy.trail_distance(floats)
+            none = [None] * len(rows)
+            columns[f"{i}/stop_price"] = stop.tolist()
+            columns[f"{i}/target_price"] = none if target is None else target.tolist()
+            columns[f"{i}/trail_distance"] = none if trail is None else trail.tolist()
+        return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
     def _rule_votes(self, detail: Mapping[str, Any], known: BoolArray) -> list[Vote]:
         stances = known.tolist()
@@ -183,7 +203,7 @@ class SignalMachine:
         cause = features_id(venue, symbol, detail["timeframe"], time_ns)
         # The sequence must not change when a strategy is added, so it is a function of the name.
         sequence = crc32(f"{strategy.name}/{action}".encode())
-        row = _name_prices(detail, index)
+        row = _name_prices(detail, index) if enters else detail
         return SignalEmitted(
             id=derive_id("trade.signals", f"{venue}:{symbol}", time_ns, sequence, cause),
             cause=cause,
@@ -207,26 +227,6 @@ class SignalMachine:
         )
 
 
-def _list_prices(strategies: Sequence[Strategy[Any]]) -> list[pl.Expr]:
-    listed = []
-    for i, strategy in enumerate(strategies):
-        target, trail = strategy.target_price(), strategy.trail_distance()
-        none = pl.lit(None, dtype=pl.Float64)
-        listed += [
-            strategy.stop_price().alias(f"{i}/stop_price"),
-            (none if target is None else target).alias(f"{i}/target_price"),
-            (none if trail is None else trail).alias(f"{i}/trail_distance"),
-        ]
-    return listed
-
-
-def _read_rows(
-    bars: pl.DataFrame, rows: list[int], inputs: list[str], prices: list[pl.Expr]
-) -> list[dict[str, Any]]:
-    columns = dict.fromkeys((*_KEY_COLUMNS, *BAR_COLUMNS, *inputs))
-    return bars[rows].select(*columns, *prices).to_dicts()
-
-
 def _name_prices(detail: Mapping[str, Any], index: int) -> dict[str, Any]:
     prices = ("stop_price", "target_price", "trail_distance")
     return {**detail, **{name: detail[f"{index}/{name}"] for name in prices}}
@@ -248,8 +248,11 @@ def _rule_vote(
     if unknown:
         return abstain(name, "rule", version, content_hash, _explain_unknown(strategy, detail))
     if enters or leaves:
-        row = _name_prices(detail, index)
-        reason = strategy.reason_entry(row) if enters else strategy.reason_exit(row)
+        reason = (
+            strategy.reason_entry(_name_prices(detail, index))
+            if enters
+            else strategy.reason_exit(detail)
+        )
     else:
         numbers = ", ".join(f"{one} {number(detail[one])}" for one in strategy.inputs)
         reason = f"neither entry nor exit; {numbers}"
@@ -275,7 +278,7 @@ def _explain_unknown(strategy: Strategy[Any], detail: Mapping[str, Any]) -> str:
 
 
 def _is_finite(value: float | None) -> bool:
-    return value is not None and bool(np.isfinite(value))
+    return value is not None and isfinite(value)
 
 
 def _abstain_from_timeframe(voter: Voter, timeframe: str) -> Vote:

@@ -1,6 +1,6 @@
 """What travels between the steps of a dataflow: columnar batches, never one object per tick."""
 
-from typing import ClassVar
+from typing import ClassVar, Protocol
 
 import polars as pl
 from msgspec import Struct
@@ -58,12 +58,23 @@ class AccountInput(Struct, kw_only=True):
     ingest_time_ns: int = 0
 
 
+class Rows(Protocol):
+    """Rows that become a frame when they are written: making it must not delay a decision."""
+
+    @property
+    def height(self) -> int:
+        """How many there are."""
+
+    def build(self) -> pl.DataFrame:
+        """Return the rows, of the message's schema."""
+
+
 class Outgoing(Struct, kw_only=True):
-    """Records for one topic: either messages or the rows of a frame with the message's schema."""
+    """Records for one topic: either messages or rows of the message's schema."""
 
     topic: Name
     messages: list[Struct] = []
-    frame: pl.DataFrame | None = None
+    rows: pl.DataFrame | Rows | None = None
     partition: int | None = None
     """Kafka partition of partitioned topics; None for the others."""
     progress_ns: TimeNs | None = None
@@ -72,3 +83,13 @@ class Outgoing(Struct, kw_only=True):
     """Wait until these records are durable before anything later is sent."""
     ingest_time_ns: int = 0
     origin_id: Identity = ""
+
+    @property
+    def height(self) -> int:
+        """How many records these are, a mark of progress not counted."""
+        return len(self.messages) + (0 if self.rows is None else self.rows.height)
+
+    def frame(self) -> pl.DataFrame | None:
+        """Return the rows as a frame, made now if that was put off."""
+        rows = self.rows
+        return rows if rows is None or isinstance(rows, pl.DataFrame) else rows.build()

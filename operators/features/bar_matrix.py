@@ -1,14 +1,14 @@
-"""From a frame of bars to the checked arrays that the kernel reads.
+"""From columns of bars to the checked arrays that the kernel reads.
 
 Nothing that is not a finite, plausible bar may enter a recursion: one NaN would stay in an average
-for ever. So a frame with a bad bar is refused whole, before any state has moved.
+for ever. So a batch with a bad bar is refused whole, before any state has moved.
 """
 
 import numpy as np
 import numpy.typing as npt
-import polars as pl
 from numba import njit
 
+from operators.bar_columns import BarColumns
 from operators.features.kernel import Bar, FloatArray, IntArray
 
 PRICE_MIN, PRICE_MAX = 1e-12, 1e15
@@ -24,37 +24,29 @@ BEFORE_ALL_TIME_NS = np.iinfo(np.int64).min
 """Time of the last bar of a series that has none."""
 
 _PRICES = ("open", "high", "low", "close")
-_KEY = ("venue", "symbol", "timeframe")
-_REQUIRED = (*_KEY, "close_time_ns", *_PRICES, "volume")
+_REQUIRED = ("venue", "symbol", "timeframe", "close_time_ns", *_PRICES, "volume")
+_NUMBERS = {
+    column: "spread_bps_mean" if column is Bar.SPREAD_BPS else column.name.lower() for column in Bar
+}
 
 
-def read_bars(bars: pl.DataFrame) -> FloatArray:
+def read_bars(bars: BarColumns) -> FloatArray:
     """Return the (bars, 7 of `Bar`) matrix; a null or absent optional column is NaN.
 
     Raises `ValueError` if a column is missing, or naming the first bar whose prices are not finite
     and within bounds, whose high and low do not enclose open and close, or whose volume, buy volume
     or spread is negative or not finite.
     """
-    absent = [name for name in _REQUIRED if name not in bars.columns]
+    absent = [name for name in _REQUIRED if name not in bars]
     if absent:
         msg = f"bars must have the columns {', '.join(_REQUIRED)}; found none named {absent!r}"
         raise ValueError(msg)
     matrix = np.full((bars.height, len(Bar)), np.nan)
-    for column in Bar:
-        name = "spread_bps_mean" if column is Bar.SPREAD_BPS else column.name.lower()
-        if name in bars.columns:
-            matrix[:, column] = bars[name].cast(pl.Float64).to_numpy()
-    _refuse(bars, ~_plausible(matrix))
+    for column, name in _NUMBERS.items():
+        if name in bars:
+            matrix[:, column] = bars.floats(name)
+    _refuse(bars, matrix, ~_plausible(matrix))
     return matrix
-
-
-def read_close_times(bars: pl.DataFrame) -> IntArray:
-    """Return the close times (int64 ns); raises `ValueError` if one is null."""
-    times = bars["close_time_ns"]
-    if times.null_count():
-        msg = f"`close_time_ns` of a bar must be set; found {times.null_count()} nulls"
-        raise ValueError(msg)
-    return times.cast(pl.Int64).to_numpy()
 
 
 @njit(cache=True)
@@ -92,14 +84,13 @@ def _plausible(matrix: FloatArray) -> npt.NDArray[np.bool_]:
     return plausible
 
 
-def _refuse(bars: pl.DataFrame, bad: npt.NDArray[np.bool_]) -> None:
+def _refuse(bars: BarColumns, matrix: FloatArray, bad: npt.NDArray[np.bool_]) -> None:
     if not bad.any():
         return
-    found = bars.row(int(bad.argmax()), named=True)
-    numbers = (*_PRICES, "volume", "buy_volume", "spread_bps_mean")
-    shown = {name: found[name] for name in numbers if name in found}
+    row = int(bad.argmax())
+    shown = {name: float(matrix[row, at]) for at, name in _NUMBERS.items() if name in bars}
     msg = (
-        f"bar of {'/'.join(str(found[name]) for name in _KEY)} at {found['close_time_ns']!r} must "
+        f"bar of {'/'.join(map(str, bars.keys()[row]))} at {int(bars.integers('close_time_ns')[row])!r} must "
         f"have finite positive prices within low and high, and volumes and a spread of at least 0; "
         f"found {shown!r}; correct the source of the bar"
     )

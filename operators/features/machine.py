@@ -6,11 +6,11 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from operators.bar_columns import BarColumns, Column, SeriesKey
 from operators.features.bar_matrix import (
     BEFORE_ALL_TIME_NS,
     move_times,
     read_bars,
-    read_close_times,
 )
 from operators.features.indicators import (
     Indicator,
@@ -20,9 +20,6 @@ from operators.features.indicators import (
 )
 from operators.features.kernel import COLUMNS, FloatArray, History, Slot, advance
 from schemas.features import FeatureKind, FeatureSchema
-
-SeriesKey = tuple[str, str, str]
-"""Venue, symbol, timeframe."""
 
 SLICE_BARS = 65_536
 """Bars that `batch_features` takes at a time, which bounds its memory."""
@@ -61,21 +58,35 @@ class FeatureMachine:
         return tuple(self._rows)
 
     def update(self, bars: pl.DataFrame) -> pl.DataFrame:
-        """Take closed bars and return their features, row for row.
+        """Take closed bars as a frame and return their features as one, row for row.
+
+        What `extend` does, for those who keep frames. Returns a float64 column per computed feature
+        and declared indicator, NaN where missing, and `missing_mask` (UInt64): bit i is set where
+        feature i of the machine's schema is missing. Raises what `extend` raises.
+        """
+        computed = self._compute(BarColumns.of(bars))
+        # A list of typed series is taken as it is; a dictionary would be inspected value by value.
+        return pl.DataFrame([pl.Series(name, column) for name, column in computed.items()])
+
+    def extend(self, bars: BarColumns) -> BarColumns:
+        """Take closed bars and return them with their features beside them.
 
         `bars` has `venue`, `symbol`, `timeframe`, `close_time_ns` (int64 ns), `open`, `high`,
         `low`, `close` (price), `volume` (quantity) and may have `buy_volume` (quantity) and
-        `spread_bps_mean` (bps), null where unknown; bars of one series come in time order. Returns
+        `spread_bps_mean` (bps), missing where unknown; bars of one series come in time order. Adds
         a float64 column per computed feature and declared indicator, NaN where missing, and
-        `missing_mask` (UInt64): bit i is set where feature i of the machine's schema is missing.
-        Raises `ValueError` for an implausible bar or one not later than its predecessor; nothing
-        has moved then, and the call may be repeated without that bar.
+        `missing_mask` (uint64), as `update` describes it. Raises `ValueError` for an implausible
+        bar or one not later than its predecessor; nothing has moved then, and the call may be
+        repeated without that bar.
         """
-        matrix, times = read_bars(bars), read_close_times(bars)
-        columns = (bars[name].to_list() for name in ("venue", "symbol", "timeframe"))
-        keys = list(zip(*columns, strict=True))
+        return bars.joined(self._compute(bars))
+
+    def _compute(self, bars: BarColumns) -> dict[str, Column]:
+        matrix, times, keys = read_bars(bars), bars.integers("close_time_ns"), bars.keys()
         fresh = [key for key in dict.fromkeys(keys) if key not in self._rows]
-        rows = self._rows | {key: len(self._rows) + k for k, key in enumerate(fresh)}
+        rows = self._rows
+        if fresh:
+            rows = rows | {key: len(rows) + k for k, key in enumerate(fresh)}
         series = np.fromiter(map(rows.__getitem__, keys), dtype=np.int64, count=len(keys))
         last_time = _extend(self._last_time, len(rows), BEFORE_ALL_TIME_NS)
         _check_order(bars, move_times(series, times, last_time))
@@ -85,9 +96,9 @@ class FeatureMachine:
         missing = np.full(bars.height, self._always_missing, dtype=np.uint64)
         states = (self._seen, self._state, self._history)
         advance(matrix, series, *states, self._codes, self._bits, out, missing)
-        # A list of typed series is taken as it is; a dictionary would be inspected value by value.
-        computed = [pl.Series(name, row) for name, row in zip(self.columns, out, strict=True)]
-        return pl.DataFrame([*computed, pl.Series("missing_mask", missing)])
+        computed: dict[str, Column] = dict(zip(self.columns, out, strict=True))
+        computed["missing_mask"] = missing
+        return computed
 
     def vector_matrix(self, frame: pl.DataFrame) -> FloatArray:
         """Return the (rows, features) matrix of the machine's schema from an `update` frame."""
@@ -135,24 +146,23 @@ class FeatureMachine:
         self._prepare()
 
 
-def vector_matrix(frame: pl.DataFrame, schema: FeatureSchema) -> FloatArray:
+def vector_matrix(bars: pl.DataFrame | BarColumns, schema: FeatureSchema) -> FloatArray:
     """Return the C-contiguous (rows, features) float64 matrix of `schema`, NaN where missing.
 
-    `frame` is what `FeatureMachine.update` returned, columns of other sources may have been joined
-    to it. An external feature without a column is NaN; any other must be there, else `ValueError`.
+    `bars` come from `FeatureMachine`, columns of other sources may have been joined to them. An
+    external feature without a column is NaN; any other must be there, else `ValueError`.
     """
-    present = set(frame.columns)
-    for feature in schema.features:
-        if feature.name not in present and feature.kind is not FeatureKind.EXTERNAL:
+    columns = BarColumns.of(bars)
+    matrix = np.full((columns.height, len(schema)), np.nan)
+    for i, feature in enumerate(schema.features):
+        if feature.name in columns:
+            matrix[:, i] = columns.floats(feature.name)
+        elif feature.kind is not FeatureKind.EXTERNAL:
             msg = (
-                f"frame must have a column per computed feature; found none named "
-                f"{feature.name!r}; pass what `FeatureMachine.update` returned"
+                f"bars must have a column per computed feature; found none named "
+                f"{feature.name!r}; pass what `FeatureMachine` returned"
             )
             raise ValueError(msg)
-    matrix = np.full((frame.height, len(schema)), np.nan)
-    for i, name in enumerate(schema.names):
-        if name in present:
-            matrix[:, i] = frame[name].to_numpy()
     return matrix
 
 
@@ -185,13 +195,12 @@ def _extend(array: npt.NDArray[Any], count: int, fill: float) -> npt.NDArray[Any
     return np.concatenate([array, rest])
 
 
-def _check_order(bars: pl.DataFrame, first_bad: int) -> None:
+def _check_order(bars: BarColumns, first_bad: int) -> None:
     if first_bad < 0:
         return
-    found = bars.row(first_bad, named=True)
     msg = (
-        f"bar of {found['venue']}/{found['symbol']}/{found['timeframe']} must be later than the "
-        f"one before it; found close_time_ns {found['close_time_ns']!r}; sort the bars by close "
+        f"bar of {'/'.join(bars.keys()[first_bad])} must be later than the one before it; found "
+        f"close_time_ns {int(bars.integers('close_time_ns')[first_bad])!r}; sort the bars by close "
         f"time and drop what was already taken"
     )
     raise ValueError(msg)

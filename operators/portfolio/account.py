@@ -19,7 +19,7 @@ from operators.portfolio.state import AccountState
 from operators.portfolio.timeline import Horizon, SignalKey, Timeline
 from schemas.batches import AccountInput, ControlReceived
 from schemas.instruments import InstrumentBook
-from schemas.operations import Command, ControlCommanded
+from schemas.operations import ACCOUNT_COMMANDS, Command, ControlCommanded
 from schemas.settings import PaperSettings, PortfolioSettings, VoteSettings
 from schemas.signals import SignalEmitted
 from schemas.ticks import EVENT_TIME_MIN_NS, PROVENANCE_CODES
@@ -99,6 +99,8 @@ class Portfolio:
         command = given.command
         if command.account != self._account or command.id in self._controls_seen:
             return
+        if command.command not in ACCOUNT_COMMANDS:
+            return  # For the lanes: to the account it must be neither a halt nor a resume.
         through_ns = self._timeline.passed.through_ns
         effective_ns = given.effective_ns
         if effective_ns is None:

@@ -67,11 +67,6 @@ def notional_of(side: Side, quantity: Decimal, price: Decimal) -> Decimal:
     return _stored(exact, rounding)
 
 
-def value_of(quantity: Decimal, price: Decimal) -> Decimal:
-    """Return what `quantity` is worth at `price`, rounded down beyond 12 decimals."""
-    return _stored(EXACT.multiply(quantity, price), ROUND_FLOOR)
-
-
 def fee_of(notional: Decimal, rate: Decimal) -> Decimal:
     """Return the fee on `notional`, rounded up to 8 decimals."""
     exact = EXACT.multiply(notional, rate)
@@ -94,6 +89,8 @@ class Ledger:
     cash: Decimal = Decimal(0)
     realised: Decimal = Decimal(0)
     """Realised profit of all legs so far, after fees."""
+    fills: int = 0
+    """Fills booked so far."""
 
     def __post_init__(self) -> None:
         if not self.balances:
@@ -122,6 +119,7 @@ class Ledger:
         else:
             postings = self._sell(key, leg, quantity, notional, fee)
         leg.fees += fee
+        self.fills += 1
         self.realised -= fee
         self._post(postings)
         return postings

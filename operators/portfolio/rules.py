@@ -8,6 +8,9 @@ from schemas.market import InstrumentListed
 
 BPS = Decimal(10_000)
 
+STORED_DECIMALS = 12
+"""Decimals of a stored amount."""
+
 
 class TradingRules(Struct, frozen=True, kw_only=True):
     """An instrument's grid and fees; `_units` count the last decimal of a price or a size."""
@@ -34,6 +37,17 @@ class TradingRules(Struct, frozen=True, kw_only=True):
     def size(self, units: int) -> Decimal:
         """Return the quantity of `units`."""
         return Decimal(units).scaleb(-self.size_decimals)
+
+    def worth(self, size_units: int, price_units: int) -> tuple[int, int]:
+        """Return what `size_units` are worth at `price_units`, as decimals and whole units of them.
+
+        Rounded down beyond the decimals of a stored amount.
+        """
+        decimals = self.price_decimals + self.size_decimals
+        excess = decimals - STORED_DECIMALS
+        if excess <= 0:
+            return decimals, size_units * price_units
+        return STORED_DECIMALS, size_units * price_units // 10**excess
 
     def price_units_up(self, price: Decimal) -> int:
         """Return the smallest price on the tick grid that is not below `price`, in units."""

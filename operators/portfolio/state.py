@@ -5,7 +5,7 @@ from decimal import Decimal
 
 import numpy as np
 
-from operators.portfolio.ledger import Ledger, LegKey, value_of
+from operators.portfolio.ledger import Ledger, LegKey
 from operators.portfolio.legs import Leg
 from operators.portfolio.paper_venue import PaperVenue
 from operators.portfolio.records import AccountMark, Recorder
@@ -36,6 +36,8 @@ class AccountState:
         """Whether the next event of some leg must be found again."""
         self._day = -1
         self._orders_sent_ns: deque[int] = deque()
+        self._exposed: tuple[tuple[object, ...], Decimal] | None = None
+        """The newest answer of `_exposure` and what it was asked: a close asks once per signal."""
 
     def tape(self, leg: Leg) -> TickTape:
         """Return the ticks of a leg's symbol."""
@@ -105,13 +107,21 @@ class AccountState:
     def _exposure(
         self, time_ns: int, market: Market | None = None, price_units: int | None = None
     ) -> Decimal:
-        exposure = Decimal(0)
+        """Return what the positions are worth: whole units are summed, so nothing is rounded twice."""
+        asked = (time_ns, market, price_units, self.horizon, self.ledger.fills)
+        if self._exposed is not None and self._exposed[0] == asked:
+            return self._exposed[1]
+        totals: dict[int, int] = {}
         for leg in self.legs.values():
             if leg.quantity:
                 units = price_units if leg.market == market else None
                 if units is None:
                     units = self.tape(leg).price_before(time_ns)
                     assert units is not None
-                rules = leg.rules
-                exposure += value_of(rules.size(leg.quantity), rules.price(units))
+                places, worth = leg.rules.worth(leg.quantity, units)
+                totals[places] = totals.get(places, 0) + worth
+        exposure = Decimal(0)
+        for places, worth in totals.items():
+            exposure += Decimal(worth).scaleb(-places)
+        self._exposed = (asked, exposure)
         return exposure

@@ -129,9 +129,10 @@ class TickTape:
 
     def price_before(self, time_ns: int) -> int | None:
         """Return the price units of the newest trade earlier than `time_ns`, None without one."""
-        index = int(self._ready[TIME].searchsorted(time_ns)) - 1
-        if index >= 0:
-            return int(self._ready[PRICE, index])
+        if self._ready.shape[1]:
+            index = int(self._ready[TIME].searchsorted(time_ns)) - 1
+            if index >= 0:
+                return int(self._ready[PRICE, index])
         return None if self.last is None else self.last.price_units
 
     def previous(self, index: int) -> Trade | None:

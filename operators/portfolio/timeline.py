@@ -1,7 +1,7 @@
 """What has arrived but may not be acted on yet: watermarks, ticks, signals and hours with trades."""
 
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -57,6 +57,8 @@ class Timeline:
         self._rules: dict[Market, list[TradingRules]] = {}
         self._signals: list[tuple[SignalKey, SignalEmitted]] = []
         self._trade_hours: dict[int, int] = {}
+        self._learnt: pl.DataFrame | None = None
+        """The book's frame whose rules are known; the book makes another one when it changes."""
         self.tapes: dict[Market, TickTape] = {}
 
     def accept(self, inputs: Iterable[AccountInput], book: InstrumentBook) -> None:
@@ -200,7 +202,12 @@ class Timeline:
         for hour, code in zip(hours[starts].tolist(), worst.tolist(), strict=True):
             self._trade_hours[hour] = min(code, self._trade_hours.get(hour, code))
 
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_learnt": None}
+
     def _learn_rules(self, book: InstrumentBook) -> None:
+        if book.frame is self._learnt:
+            return
         for number in range(len(book)):
             listing = book[number]
             known = self._rules.setdefault((listing.venue, listing.symbol), [])
@@ -215,6 +222,7 @@ class Timeline:
                 )
                 raise ValueError(msg)
             known.append(rules)
+        self._learnt = book.frame
 
 
 def _raise_mark(marks: dict[int, int | None], partition: int, given_ns: int | None) -> None:

@@ -2,7 +2,7 @@
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
 from functools import cached_property
 from hashlib import sha256
@@ -11,14 +11,30 @@ from inspect import isabstract
 from pkgutil import iter_modules
 from typing import Any, ClassVar, Generic, TypeVar
 
-import polars as pl
+import numpy as np
+import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from schemas.features import FEATURES
 from schemas.settings import StrategySettings, Timeframe
 
 BAR_COLUMNS = ("open", "high", "low", "close", "volume")
-"""Columns of the bar itself that an expression may use; prices, and volume in base units."""
+"""Columns of the bar itself that a rule may use; prices, and volume in base units."""
+
+VOTE_COLUMNS = (
+    "ensemble_buy",
+    "ensemble_sell",
+    "ensemble_edge_bps",
+    "ensemble_threshold_bps",
+    "ensemble_agreeing",
+)
+"""Columns that the vote adds to a bar: pooled probabilities, expected edge of buying after costs and
+what it must exceed, and how many voters with a standing lean to buy; NaN where there is no opinion."""
+
+BoolArray = npt.NDArray[np.bool_]
+FloatArray = npt.NDArray[np.float64]
+Bars = Mapping[str, FloatArray]
+"""Float64 columns by name, NaN where missing; one value per bar."""
 
 
 class StrategyParameters(BaseModel):
@@ -35,12 +51,13 @@ P = TypeVar("P", bound=StrategyParameters)
 
 
 class Strategy(ABC, Generic[P]):
-    """A rule over one completed bar: expressions over its columns, features and indicators.
+    """A rule over completed bars: arithmetic on their columns, features and indicators.
 
-    Every expression sees a row of float64 columns: `BAR_COLUMNS`, the features of
-    `schemas.features` and the indicators that `operators.features` knows by name (`prior_high_20`).
-    A row is a closed bar, so an ATR that includes that bar's own range looks at nothing later than
-    the decision. Nothing is declared twice: what a strategy needs is read off its expressions.
+    Every method sees float64 columns by name: `BAR_COLUMNS`, the features of `schemas.features` and
+    the indicators that `operators.features` knows by name (`prior_high_20`). A value is that of one
+    closed bar, so an ATR that includes that bar's own range looks at nothing later than the
+    decision; a method combines columns and never values of different bars. Nothing is declared
+    twice: what a strategy needs is what its methods ask for, so each asks for the same every time.
 
     A subclass sets the four class attributes and the abstract methods; it holds no state, and it is
     long only: an entry buys, an exit sells what the entry bought.
@@ -57,22 +74,22 @@ class Strategy(ABC, Generic[P]):
         self.timeframe: Timeframe = timeframe or self.default_timeframe
 
     @abstractmethod
-    def entry(self) -> pl.Expr:
-        """Return whether the bar asks to buy (boolean)."""
+    def entry(self, bars: Bars) -> BoolArray:
+        """Return on which bars to ask to buy."""
 
     @abstractmethod
-    def exit(self) -> pl.Expr:
-        """Return whether the bar asks to sell what was bought (boolean)."""
+    def exit(self, bars: Bars) -> BoolArray:
+        """Return on which bars to ask to sell what was bought."""
 
     @abstractmethod
-    def stop_price(self) -> pl.Expr:
-        """Return the protective stop that comes with an entry on this bar (price)."""
+    def stop_price(self, bars: Bars) -> FloatArray:
+        """Return the protective stop that comes with an entry on each bar (price)."""
 
-    def target_price(self) -> pl.Expr | None:
-        """Return the profit target that comes with an entry on this bar (price), if any."""
+    def target_price(self, bars: Bars) -> FloatArray | None:  # noqa: ARG002
+        """Return the profit target that comes with an entry on each bar (price), if any."""
         return None
 
-    def trail_distance(self) -> pl.Expr | None:
+    def trail_distance(self, bars: Bars) -> FloatArray | None:  # noqa: ARG002
         """Return how far a stop trails the best price since entry (price), if it trails."""
         return None
 
@@ -87,13 +104,12 @@ class Strategy(ABC, Generic[P]):
     @cached_property
     def entry_inputs(self) -> tuple[str, ...]:
         """Columns without which an entry, its stop, target or trail cannot be judged, sorted."""
-        asked = (self.entry(), self.stop_price(), self.target_price(), self.trail_distance())
-        return _root_names(expression for expression in asked if expression is not None)
+        return _asked_by(self.entry, self.stop_price, self.target_price, self.trail_distance)
 
     @cached_property
     def exit_inputs(self) -> tuple[str, ...]:
         """Columns without which an exit cannot be judged, sorted."""
-        return _root_names([self.exit()])
+        return _asked_by(self.exit)
 
     @cached_property
     def inputs(self) -> tuple[str, ...]:
@@ -102,8 +118,9 @@ class Strategy(ABC, Generic[P]):
 
     @cached_property
     def indicators(self) -> tuple[str, ...]:
-        """Inputs that are neither in the bar nor a feature, sorted; the feature kernel adds them."""
-        return tuple(one for one in self.inputs if one not in BAR_COLUMNS and one not in FEATURES)
+        """Inputs that the feature kernel adds, sorted: neither bar, nor feature, nor vote."""
+        given = {*BAR_COLUMNS, *FEATURES, *VOTE_COLUMNS}
+        return tuple(one for one in self.inputs if one not in given)
 
     @cached_property
     def content_hash(self) -> str:
@@ -122,9 +139,19 @@ def number(value: float) -> str:
     return f"{value:.8g}"
 
 
-def _root_names(expressions: Iterable[pl.Expr]) -> tuple[str, ...]:
-    names = {name for expression in expressions for name in expression.meta.root_names()}
-    return tuple(sorted(names))
+class _AskedColumns(dict[str, FloatArray]):
+    """Bars without a number in them that remember which columns were looked at."""
+
+    def __missing__(self, name: str) -> FloatArray:
+        column = self[name] = np.empty(0)
+        return column
+
+
+def _asked_by(*methods: Callable[[Bars], object]) -> tuple[str, ...]:
+    asked = _AskedColumns()
+    for method in methods:
+        method(asked)
+    return tuple(sorted(asked))
 
 
 def discover_strategies() -> dict[str, type[Strategy[Any]]]:

@@ -3,10 +3,16 @@
 from collections.abc import Mapping
 from typing import ClassVar
 
-import polars as pl
 from pydantic import Field
 
-from operators.strategies.base import Strategy, StrategyParameters, number
+from operators.strategies.base import (
+    Bars,
+    BoolArray,
+    FloatArray,
+    Strategy,
+    StrategyParameters,
+    number,
+)
 from schemas.settings import Timeframe
 
 
@@ -31,18 +37,18 @@ class BollingerBounce(Strategy[BollingerBounceParameters]):
     default_timeframe: ClassVar[Timeframe] = "1h"
     parameters_type = BollingerBounceParameters
 
-    def entry(self) -> pl.Expr:
-        """Return whether the low is at or below the lower band and RSI below its level."""
-        weak = pl.col("rsi_14") < self.parameters.rsi_entry_max
-        return (pl.col("low") <= pl.col("bb_lower")) & weak
+    def entry(self, bars: Bars) -> BoolArray:
+        """Return where the low is at or below the lower band and RSI below its level."""
+        weak = bars["rsi_14"] < self.parameters.rsi_entry_max
+        return (bars["low"] <= bars["bb_lower"]) & weak
 
-    def exit(self) -> pl.Expr:
-        """Return whether the high is at or above the upper band."""
-        return pl.col("high") >= pl.col("bb_upper")
+    def exit(self, bars: Bars) -> BoolArray:
+        """Return where the high is at or above the upper band."""
+        return bars["high"] >= bars["bb_upper"]
 
-    def stop_price(self) -> pl.Expr:
+    def stop_price(self, bars: Bars) -> FloatArray:
         """Return lower band - 1.5 ATR."""
-        return pl.col("bb_lower") - self.parameters.stop_atr * pl.col("atr_14")
+        return bars["bb_lower"] - self.parameters.stop_atr * bars["atr_14"]
 
     def reason_entry(self, row: Mapping[str, float]) -> str:
         """Return low against the band, RSI against its level, and how the stop came about."""

@@ -3,10 +3,16 @@
 from collections.abc import Mapping
 from typing import ClassVar
 
-import polars as pl
 from pydantic import Field
 
-from operators.strategies.base import Strategy, StrategyParameters, number
+from operators.strategies.base import (
+    Bars,
+    BoolArray,
+    FloatArray,
+    Strategy,
+    StrategyParameters,
+    number,
+)
 from schemas.settings import Timeframe
 
 
@@ -52,26 +58,26 @@ class BreakoutMomentum(Strategy[BreakoutMomentumParameters]):
     def _volume_mean(self) -> str:
         return f"prior_volume_mean_{self.parameters.volume_bars}"
 
-    def entry(self) -> pl.Expr:
-        """Return whether the close breaks the prior high on enough volume."""
-        volume_min = self.parameters.volume_ratio_min * pl.col(self._volume_mean)
-        return (pl.col("close") > pl.col(self._high)) & (pl.col("volume") > volume_min)
+    def entry(self, bars: Bars) -> BoolArray:
+        """Return where the close breaks the prior high on enough volume."""
+        volume_min = self.parameters.volume_ratio_min * bars[self._volume_mean]
+        return (bars["close"] > bars[self._high]) & (bars["volume"] > volume_min)
 
-    def exit(self) -> pl.Expr:
-        """Return whether the close is below the lowest low of the bars before it."""
-        return pl.col("close") < pl.col(self._low)
+    def exit(self, bars: Bars) -> BoolArray:
+        """Return where the close is below the lowest low of the bars before it."""
+        return bars["close"] < bars[self._low]
 
-    def trail_distance(self) -> pl.Expr:
+    def trail_distance(self, bars: Bars) -> FloatArray:
         """Return 1.5 ATR."""
-        return self.parameters.trail_atr * pl.col("atr_14")
+        return self.parameters.trail_atr * bars["atr_14"]
 
-    def stop_price(self) -> pl.Expr:
+    def stop_price(self, bars: Bars) -> FloatArray:
         """Return close - 1.5 ATR: where the trailing stop starts."""
-        return pl.col("close") - self.trail_distance()
+        return bars["close"] - self.trail_distance(bars)
 
-    def target_price(self) -> pl.Expr:
+    def target_price(self, bars: Bars) -> FloatArray:
         """Return close + 3 x 1.5 ATR."""
-        return pl.col("close") + self.parameters.reward_ratio * self.trail_distance()
+        return bars["close"] + self.parameters.reward_ratio * self.trail_distance(bars)
 
     def reason_entry(self, row: Mapping[str, float]) -> str:
         """Return close against the high, volume against its average, and stop and target."""

@@ -1,16 +1,12 @@
-"""Which rules hold on which bars: all strategies over a whole frame in one select."""
+"""Which rules hold on which bars: all strategies over all columns in one go."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
-import polars as pl
 
-from operators.strategies.base import Strategy
-
-BoolArray = npt.NDArray[np.bool_]
-FloatArray = npt.NDArray[np.float64]
+from operators.bar_columns import BarColumns
+from operators.strategies.base import BoolArray, FloatArray, Strategy
 
 
 class Conditions:
@@ -23,39 +19,31 @@ class Conditions:
     """
 
     def __init__(self, strategies: Sequence[Strategy[Any]]) -> None:
-        self._timeframes = [strategy.timeframe for strategy in strategies]
-        self._inputs = [(one.entry_inputs, one.exit_inputs) for one in strategies]
+        self._strategies = list(strategies)
         self._names = sorted({"close"}.union(*(one.inputs for one in strategies)))
-        self._expressions = [
-            expression.alias(f"{i}/{name}")
-            for i, one in enumerate(strategies)
-            for name, expression in (
-                ("entry", one.entry()),
-                ("exit", one.exit()),
-                ("stop", one.stop_price()),
-            )
-        ]
 
-    def evaluate(self, bars: pl.DataFrame) -> BoolArray:
+    def evaluate(self, bars: BarColumns) -> BoolArray:
         """Return (bars, strategies, 3): entry holds, exit holds, stance is unknown."""
-        judged = np.zeros((bars.height, len(self._timeframes), 3), dtype=np.bool_)
-        if not self._timeframes:
+        judged = np.zeros((bars.height, len(self._strategies), 3), dtype=np.bool_)
+        if not self._strategies:
             return judged
-        raw = bars.select(self._expressions)
-        timeframes = bars["timeframe"].to_numpy()
-        # Polars orders NaN above every number, so `NaN > 65` is true there: that the inputs are
-        # numbers has to be asked, a comparison alone does not fail closed. It is asked in numpy,
-        # because twenty times `is_finite` in the select made one call cost 3 ms instead of 0.15.
-        finite = {name: np.isfinite(_to_floats(bars[name])) for name in self._names}
-        close = _to_floats(bars["close"])
-        for i, (entry_inputs, exit_inputs) in enumerate(self._inputs):
-            applies = timeframes == self._timeframes[i]
-            exit_known = _all(finite, exit_inputs) & applies
-            entry_known = _all(finite, entry_inputs) & exit_known
-            stop = _to_floats(raw[f"{i}/stop"])
-            wants_entry = entry_known & _to_booleans(raw[f"{i}/entry"])
-            leaves = exit_known & _to_booleans(raw[f"{i}/exit"])
-            # Comparisons with NaN are false in numpy: what must hold is asked.
+        columns = {name: bars.floats(name) for name in self._names}
+        finite = dict(zip(self._names, np.isfinite(list(columns.values())), strict=True))
+        close = columns["close"]
+        timeframes = bars.texts("timeframe")
+        applying = {one: _equal(timeframes, one) for one in set(timeframes)}
+        for i, strategy in enumerate(self._strategies):
+            if strategy.timeframe not in applying:
+                judged[:, i, 2] = True
+                continue
+            exit_known = _all(finite, strategy.exit_inputs) & applying[strategy.timeframe]
+            entry_known = _all(finite, strategy.entry_inputs) & exit_known
+            # What is not finite may overflow or be undefined here; it counts for nothing below.
+            with np.errstate(all="ignore"):
+                stop: FloatArray = strategy.stop_price(columns)
+                wants_entry = entry_known & strategy.entry(columns)
+                leaves = exit_known & strategy.exit(columns)
+            # Comparisons with NaN are false: what must hold is asked.
             protected = (stop > 0.0) & (stop < close)
             judged[:, i, 0] = wants_entry & protected & ~leaves
             judged[:, i, 1] = leaves
@@ -63,14 +51,10 @@ class Conditions:
         return judged
 
 
-def _all(finite: dict[str, BoolArray], names: tuple[str, ...]) -> BoolArray:
+def _equal(timeframes: list[str], wanted: str) -> BoolArray:
+    return np.fromiter((one == wanted for one in timeframes), np.bool_, len(timeframes))
+
+
+def _all(finite: dict[str, BoolArray], names: Iterable[str]) -> BoolArray:
     judged: BoolArray = np.logical_and.reduce([finite[name] for name in names])
     return judged
-
-
-def _to_floats(column: pl.Series) -> FloatArray:
-    return column.cast(pl.Float64).to_numpy()
-
-
-def _to_booleans(column: pl.Series) -> BoolArray:
-    return (column.fill_null(value=False) if column.null_count() else column).to_numpy()

@@ -3,10 +3,16 @@
 from collections.abc import Mapping
 from typing import ClassVar, Self
 
-import polars as pl
 from pydantic import Field, model_validator
 
-from operators.strategies.base import Strategy, StrategyParameters, number
+from operators.strategies.base import (
+    Bars,
+    BoolArray,
+    FloatArray,
+    Strategy,
+    StrategyParameters,
+    number,
+)
 from schemas.settings import Timeframe
 
 
@@ -69,34 +75,34 @@ class MaCrossover(Strategy[MaCrossoverParameters]):
     def _resistance(self) -> str:
         return f"resistance_{self.parameters.resistance_bars}"
 
-    def entry(self) -> pl.Expr:
-        """Return whether the averages cross upwards on this bar and the three filters pass."""
-        crossed = pl.col(self._fast) > pl.col(self._slow)
-        was_not_above = pl.col(f"prior_{self._fast}") <= pl.col(f"prior_{self._slow}")
-        close_max = pl.col(self._resistance) * (1.0 - self.parameters.resistance_gap_pct / 100.0)
+    def entry(self, bars: Bars) -> BoolArray:
+        """Return where the averages cross upwards on this bar and the three filters pass."""
+        crossed = bars[self._fast] > bars[self._slow]
+        was_not_above = bars[f"prior_{self._fast}"] <= bars[f"prior_{self._slow}"]
+        close_max = bars[self._resistance] * (1.0 - self.parameters.resistance_gap_pct / 100.0)
         return (
             crossed
             & was_not_above
-            & (pl.col("volume") > pl.col(self._volume_mean))
-            & (pl.col("close") > pl.col(self._trend))
-            & (pl.col("close") <= close_max)
+            & (bars["volume"] > bars[self._volume_mean])
+            & (bars["close"] > bars[self._trend])
+            & (bars["close"] <= close_max)
         )
 
-    def exit(self) -> pl.Expr:
-        """Return whether the averages cross downwards on this bar."""
-        crossed = pl.col(self._fast) < pl.col(self._slow)
-        return crossed & (pl.col(f"prior_{self._fast}") >= pl.col(f"prior_{self._slow}"))
+    def exit(self, bars: Bars) -> BoolArray:
+        """Return where the averages cross downwards on this bar."""
+        crossed = bars[self._fast] < bars[self._slow]
+        return crossed & (bars[f"prior_{self._fast}"] >= bars[f"prior_{self._slow}"])
 
-    def stop_price(self) -> pl.Expr:
+    def stop_price(self, bars: Bars) -> FloatArray:
         """Return close - 2 ATR."""
-        return pl.col("close") - self._stop_distance()
+        return bars["close"] - self._stop_distance(bars)
 
-    def target_price(self) -> pl.Expr:
+    def target_price(self, bars: Bars) -> FloatArray:
         """Return close + 2 x 2 ATR."""
-        return pl.col("close") + self.parameters.reward_ratio * self._stop_distance()
+        return bars["close"] + self.parameters.reward_ratio * self._stop_distance(bars)
 
-    def _stop_distance(self) -> pl.Expr:
-        return self.parameters.stop_atr * pl.col("atr_14")
+    def _stop_distance(self, bars: Bars) -> FloatArray:
+        return self.parameters.stop_atr * bars["atr_14"]
 
     def reason_entry(self, row: Mapping[str, float]) -> str:
         """Return the cross, each filter with its numbers, and how stop and target came about."""

@@ -3,10 +3,16 @@
 from collections.abc import Mapping
 from typing import ClassVar, Self
 
-import polars as pl
 from pydantic import Field, model_validator
 
-from operators.strategies.base import Strategy, StrategyParameters, number
+from operators.strategies.base import (
+    Bars,
+    BoolArray,
+    FloatArray,
+    Strategy,
+    StrategyParameters,
+    number,
+)
 from schemas.settings import Timeframe
 
 
@@ -38,21 +44,21 @@ class RsiMeanReversion(Strategy[RsiMeanReversionParameters]):
     default_timeframe: ClassVar[Timeframe] = "1h"
     parameters_type = RsiMeanReversionParameters
 
-    def entry(self) -> pl.Expr:
-        """Return whether RSI is below the entry level."""
-        return pl.col("rsi_14") < self.parameters.rsi_entry_max
+    def entry(self, bars: Bars) -> BoolArray:
+        """Return where RSI is below the entry level."""
+        return bars["rsi_14"] < self.parameters.rsi_entry_max
 
-    def exit(self) -> pl.Expr:
-        """Return whether RSI is above the exit level."""
-        return pl.col("rsi_14") > self.parameters.rsi_exit_min
+    def exit(self, bars: Bars) -> BoolArray:
+        """Return where RSI is above the exit level."""
+        return bars["rsi_14"] > self.parameters.rsi_exit_min
 
-    def stop_price(self) -> pl.Expr:
+    def stop_price(self, bars: Bars) -> FloatArray:
         """Return close - 2 ATR."""
-        return pl.col("close") - self.parameters.stop_atr * pl.col("atr_14")
+        return bars["close"] - self.parameters.stop_atr * bars["atr_14"]
 
-    def target_price(self) -> pl.Expr:
+    def target_price(self, bars: Bars) -> FloatArray:
         """Return close + 3 ATR."""
-        return pl.col("close") + self.parameters.target_atr * pl.col("atr_14")
+        return bars["close"] + self.parameters.target_atr * bars["atr_14"]
 
     def reason_entry(self, row: Mapping[str, float]) -> str:
         """Return RSI against its level, and how stop and target came about."""

@@ -5,8 +5,8 @@ from typing import ClassVar, Protocol
 
 import numpy as np
 import numpy.typing as npt
-import polars as pl
 
+from operators.bar_columns import BarColumns
 from schemas.features import FeatureSchema
 from schemas.fields import Stance
 from schemas.signals import Vote
@@ -40,12 +40,10 @@ class Voter(Protocol):
     def settle(self) -> None:
         """Do the work that `advance` put off; it changes no vote."""
 
-    def advance(
-        self, frame: pl.DataFrame, inputs: FloatArray, rows: Sequence[int]
-    ) -> dict[int, Vote]:
-        """Take all bars of `frame` in order and return the vote on each of `rows`.
+    def advance(self, bars: BarColumns, inputs: FloatArray, rows: Sequence[int]) -> dict[int, Vote]:
+        """Take all of `bars` in order and return the vote on each of `rows`.
 
-        `frame` holds bars of the voter's timeframe (columns venue, symbol, close), each series in
+        `bars` are those of the voter's timeframe (columns venue, symbol, close), each series in
         time order; `inputs` (bars, features of `schema`) is their scale-free view, NaN where
         missing. A vote uses nothing later than its own bar and never depends on the cut.
         """

@@ -5,8 +5,8 @@ from typing import ClassVar, Protocol
 
 import numpy as np
 import numpy.typing as npt
-import polars as pl
 
+from operators.bar_columns import BarColumns
 from operators.voters.base import FloatArray, abstain, find_usable, name_unusable
 from schemas.features import FeatureSchema
 from schemas.fields import Stance
@@ -94,11 +94,9 @@ class OnnxVoter:
     def settle(self) -> None:
         """Do nothing: a model that does not learn puts nothing off."""
 
-    def advance(
-        self, frame: pl.DataFrame, inputs: FloatArray, rows: Sequence[int]
-    ) -> dict[int, Vote]:
-        """Return the vote on each of `rows`; the other bars of `frame` are not looked at."""
-        assert len(inputs) == frame.height
+    def advance(self, bars: BarColumns, inputs: FloatArray, rows: Sequence[int]) -> dict[int, Vote]:
+        """Return the vote on each of `rows`; the other bars are not looked at."""
+        assert len(inputs) == bars.height
         if self._scorer is None:
             return {row: self._abstain(self._missing_reason) for row in rows}
         chosen = inputs[list(rows)]
@@ -114,11 +112,11 @@ class OnnxVoter:
             if found.shape != (len(scored), len(_STANCES)):
                 reason = f"model answered with shape {found.shape!r}"
                 return votes | {row: self._abstain(reason) for row in scored}
-            votes |= {row: self._vote(p) for row, p in zip(scored, found, strict=True)}
+            votes |= {row: self._vote(p) for row, p in zip(scored, found.tolist(), strict=True)}
         return votes
 
-    def _vote(self, found: FloatArray) -> Vote:
-        sell, hold, buy = (float(p) for p in found)
+    def _vote(self, found: Sequence[float]) -> Vote:
+        sell, hold, buy = found
         in_range = all(0.0 <= p <= 1.0 for p in (sell, hold, buy))
         if not (in_range and abs(sell + hold + buy - 1.0) <= _SUM_TOLERANCE):
             return self._abstain(f"output is no distribution: {sell!r}, {hold!r}, {buy!r}")

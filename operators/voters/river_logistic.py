@@ -2,17 +2,18 @@
 
 from collections import deque
 from collections.abc import Sequence
+from functools import cache
 from hashlib import sha256
 from math import log
-from struct import pack
+from struct import Struct
 from typing import ClassVar
 
-import polars as pl
 import river
 from river.linear_model import LogisticRegression
 from river.optim import SGD
 from river.preprocessing import StandardScaler
 
+from operators.bar_columns import BarColumns
 from operators.voters.base import FloatArray, abstain, find_usable, name_unusable
 from schemas.features import FeatureSchema
 from schemas.fields import Stance
@@ -39,17 +40,20 @@ class SymbolLearner:
         self.model = LogisticRegression(SGD(LEARNING_RATE), intercept_lr=LEARNING_RATE)
         self.pending: deque[tuple[dict[str, float] | None, float, float | None]] = deque()
         """Per bar within the horizon: inputs, close, and what was predicted, if anything was."""
-        self.waiting: deque[tuple[dict[str, float] | None, float]] = deque()
+        self.waiting: deque[tuple[list[float] | None, float]] = deque()
         """Bars that were given but not worked through yet: inputs and close."""
         self.learnt = 0
         self.scored = 0
         self.log_loss_sum = 0.0
 
-    def catch_up(self, horizon_bars: int, warm_up_events: int) -> float | None:
+    def catch_up(
+        self, names: tuple[str, ...], horizon_bars: int, warm_up_events: int
+    ) -> float | None:
         """Work through the waiting bars in order; return what was predicted at the last one."""
         predicted = None
         while self.waiting:
-            sample, close = self.waiting.popleft()
+            vector, close = self.waiting.popleft()
+            sample = None if vector is None else dict(zip(names, vector, strict=True))
             self.learn(close, horizon_bars)
             ready = sample is not None and self.learnt >= warm_up_events
             predicted = self.predict(sample) if ready and sample is not None else None
@@ -78,12 +82,21 @@ class SymbolLearner:
 
     def content_hash(self) -> str:
         """Return the SHA-256 (hex) of everything that a prediction depends on."""
-        scaler, weights = self.scaler, self.model.weights
-        digest = sha256(pack("<qd", self.learnt, self.model.intercept))
-        for name in sorted(scaler.means):
-            numbers = pack("<3d", scaler.means[name], scaler.vars[name], weights.get(name, 0.0))
-            digest.update(name.encode() + numbers)
-        return digest.hexdigest()
+        means, variances = self.scaler.means, self.scaler.vars
+        weight_of = self.model.weights.get
+        names = tuple(sorted(means))
+        layout, encoded = _hash_layout(names)
+        parts: list[object] = []
+        for name, text in zip(names, encoded, strict=True):
+            parts += (text, means[name], variances[name], weight_of(name, 0.0))
+        return sha256(layout.pack(self.learnt, self.model.intercept, *parts)).hexdigest()
+
+
+@cache
+def _hash_layout(names: tuple[str, ...]) -> tuple[Struct, tuple[bytes, ...]]:
+    """Return how a learner is packed: events, intercept, then each name with its three numbers."""
+    encoded = tuple(name.encode() for name in names)
+    return Struct("<qd" + "".join(f"{len(text)}s3d" for text in encoded)), encoded
 
 
 class RiverLogisticVoter:
@@ -154,22 +167,19 @@ class RiverLogisticVoter:
         total = sum(learner.log_loss_sum for learner in self._learners.values())
         return total / count if count else None
 
-    def advance(
-        self, frame: pl.DataFrame, inputs: FloatArray, rows: Sequence[int]
-    ) -> dict[int, Vote]:
-        """Learn and predict at every bar of `frame` in order; return the vote on each of `rows`."""
+    def advance(self, bars: BarColumns, inputs: FloatArray, rows: Sequence[int]) -> dict[int, Vote]:
+        """Learn and predict at every one of `bars` in order; return the vote on each of `rows`."""
         wanted, votes = set(rows), {}
         usable = find_usable(inputs).tolist()
-        keys = zip(frame["venue"].to_list(), frame["symbol"].to_list(), strict=True)
-        closes, vectors = frame["close"].to_list(), inputs.tolist()
+        keys = zip(bars.texts("venue"), bars.texts("symbol"), strict=True)
+        closes, vectors = bars.floats("close").tolist(), inputs.tolist()
         for row, key in enumerate(keys):
             learner = self._learners.get(key)
             if learner is None:
                 learner = self._learners.setdefault(key, SymbolLearner())
-            sample = dict(zip(self._names, vectors[row], strict=True)) if usable[row] else None
-            learner.waiting.append((sample, closes[row]))
+            learner.waiting.append((vectors[row] if usable[row] else None, closes[row]))
             if row in wanted:
-                predicted = learner.catch_up(self.horizon_bars, self.warm_up_events)
+                predicted = learner.catch_up(self._names, self.horizon_bars, self.warm_up_events)
                 votes[row] = self._vote(learner, predicted, inputs[row])
         self._waiting_bars += len(closes)
         if self._waiting_bars > WAITING_BARS_MAX:
@@ -179,7 +189,7 @@ class RiverLogisticVoter:
     def settle(self) -> None:
         """Work through every bar that waits; when it happens changes no vote."""
         for learner in self._learners.values():
-            learner.catch_up(self.horizon_bars, self.warm_up_events)
+            learner.catch_up(self._names, self.horizon_bars, self.warm_up_events)
         self._waiting_bars = 0
 
     def _vote(self, learner: SymbolLearner, buy: float | None, vector: FloatArray) -> Vote:

@@ -3,11 +3,12 @@
 import pickle
 
 import msgspec
+import polars as pl
 
-from dataflows.accounts import AccountStep
+from dataflows.accounts import PUT_OFF_ROWS_MAX, AccountStep
 from dataflows.lanes import LaneItem
 from dataflows.log_sources import ControlsRead
-from schemas.batches import AccountInput
+from schemas.batches import AccountInput, Outgoing
 from schemas.operations import ControlApplied
 from schemas.trading import DecisionMade
 from tests.operators.portfolio.market import (
@@ -41,6 +42,30 @@ def item(seconds):
         signal_watermark_ns=time_ns,
     )
     return LaneItem(partition=0, sequence=0, input=given, bars=None, outgoing=[])
+
+
+def found(seconds, partition=0, rows=1):
+    """Return an item with what its lane found."""
+    late = Outgoing(topic="market.late", rows=pl.DataFrame({"id": ["late"] * rows}))
+    given = item(seconds)
+    given.input.partition = given.partition = partition
+    given.outgoing = [late]
+    return given
+
+
+def topics(batches):
+    return [outgoing.topic for records in batches for outgoing in records]
+
+
+def two_lanes():
+    return AccountStep(
+        lambda: portfolio(partitions=(0, 1)),
+        lambda _resumed: None,
+        book_of(),
+        lambda _kind, _count: None,
+        (),
+        None,
+    )
 
 
 def messages(kind, batches):
@@ -90,6 +115,29 @@ def test_a_command_that_came_while_the_account_was_down_changes_nothing_that_is_
     records = step([halt]).on_batch([item(4), item(6)])
     assert messages(ControlApplied, records)[0].event_time_ns == written_ns + 1
     assert [decision.denial for decision in messages(DecisionMade, records)] == ["", "HALTED"]
+
+
+def test_what_one_lane_found_does_not_hold_up_the_decision_that_waits_for_the_other():
+    account = two_lanes()
+    assert account.on_batch([found(4)]) == []
+    written = account.on_batch([found(4, partition=1)])
+    assert topics(written)[0] == "trade.decisions"
+    assert topics(written)[-1] == "market.late"
+    assert topics(account.settle()) == ["market.late"]
+    assert account.settle() == []
+
+
+def test_what_was_put_off_survives_a_crash():
+    first = step()
+    first.on_batch([found(4)])
+    resumed = step(state=pickle.loads(pickle.dumps(first.snapshot())))
+    assert topics(resumed.settle()) == ["market.late"]
+
+
+def test_history_is_written_at_once():
+    account = step()
+    assert "market.late" in topics(account.on_batch([found(4, rows=PUT_OFF_ROWS_MAX + 1)]))
+    assert account.settle() == []
 
 
 def test_a_resumed_account_stands_under_the_settings_of_now():

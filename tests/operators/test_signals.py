@@ -26,7 +26,8 @@ from schemas.settings import (
 from schemas.signals import SignalEmitted
 from tests.operators.recorded_bars import recorded_frame
 
-ARTEFACT = Path(__file__).parents[2] / "onnx_models" / "artefacts" / "lightgbm_1h"
+SHIPPED = Path(__file__).parents[2] / "onnx_models" / "artefacts" / "objects"
+ARTEFACT = next((SHIPPED / "lightgbm_1h").iterdir())
 HOUR_NS = 3_600_000_000_000
 
 

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 
+from operators.portfolio.rules import build_rules
 from schemas.batches import AccountInput
 from schemas.instruments import InstrumentBook
 from schemas.trading import (
@@ -283,3 +284,19 @@ def test_idle_symbols_keep_only_what_is_still_to_come():
     assert tape.rows <= 9_300
     restored = pickle.loads(pickle.dumps(target))
     assert [tape.rows for tape in restored.state.timeline.tapes.values()] == [10]
+
+
+def test_two_legs_that_fill_on_one_tick_are_each_recorded_with_their_own_worth():
+    account = portfolio()
+    records = feed(account, [tick(-1)], [signal(AT, strategy=name) for name in ("one", "two")])
+    records += feed(account, [tick(1)])
+    first, second = (record for record in of(PositionChanged, records) if record.strategy)
+    worth = first.quantity * Decimal(100)
+    assert (first.exposure, second.exposure) == (worth, 2 * worth)
+
+
+def test_worth_is_rounded_down_beyond_the_decimals_that_are_stored():
+    fine = build_rules(listing(price_decimals=8, size_decimals=6, lot_size=Decimal("0.000001")))
+    assert fine.worth(1_000_199, 1) == (12, 10_001)
+    coarse = build_rules(listing())
+    assert coarse.worth(7, 11) == (5, 77)

@@ -4,8 +4,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-import polars as pl
+import numpy as np
 
+from operators.bar_columns import BarColumns
 from operators.strategies import Conditions, Strategy, build_strategies
 from schemas.settings import StrategySettings
 
@@ -23,17 +24,10 @@ def build(name: str, **parameters: Any) -> Strategy[Any]:
 
 def judge(strategy: Strategy[Any], row: dict[str, float | None]) -> dict[str, Any]:
     """Return what the strategy says about one bar, in the form of a golden case."""
-    frame = pl.DataFrame({key: pl.Series([value], dtype=pl.Float64) for key, value in row.items()})
-    prices = dict(
-        zip(
-            PRICES,
-            (strategy.stop_price(), strategy.target_price(), strategy.trail_distance()),
-            strict=True,
-        )
-    )
-    asked = {name: expression for name, expression in prices.items() if expression is not None}
-    known = frame.select(**asked).row(0, named=True)
-    bars = frame.with_columns(timeframe=pl.lit(strategy.timeframe))
+    columns = {key: np.array([value], dtype=np.float64) for key, value in row.items()}
+    prices = {name: getattr(strategy, name)(columns) for name in PRICES}
+    known = {name: float(price[0]) for name, price in prices.items() if price is not None}
+    bars = BarColumns(1, columns | {"timeframe": [strategy.timeframe]})
     entry, leaves, unknown = Conditions([strategy]).evaluate(bars)[0, 0].tolist()
     found = {"entry": entry, "exit": leaves, "unknown": unknown}
     if entry:

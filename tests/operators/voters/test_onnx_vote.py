@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from operators.bar_columns import BarColumns
 from operators.voters import OnnxVoter, build_voters
 from schemas.fields import Stance
 from schemas.settings import ModelSettings, default_models
@@ -25,7 +26,7 @@ class Answers:
 def votes(scorer, chosen, inputs=None):
     frame, recorded = rows(200)
     voter = OnnxVoter("lightgbm", scorer, SCHEMA, "1h", weight=2.0)
-    return voter.advance(frame, recorded if inputs is None else inputs, chosen)
+    return voter.advance(BarColumns.of(frame), recorded if inputs is None else inputs, chosen)
 
 
 def test_all_rows_of_a_call_are_scored_in_one_batch_of_float32():
@@ -95,7 +96,7 @@ def test_an_answer_of_another_shape_abstains(answers):
 )
 def test_nothing_votes_in_place_of_a_model_that_is_missing(scorers, reason):
     (voter,) = build_voters({"lightgbm": ModelSettings(kind="onnx")}, scorers)
-    vote = voter.advance(*rows(200), [100])[100]
+    vote = voter.advance(BarColumns.of(rows(200)[0]), rows(200)[1], [100])[100]
     assert (vote.stance, vote.weight, vote.reason) == (Stance.ABSTAIN, 0.0, reason)
 
 

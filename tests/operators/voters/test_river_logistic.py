@@ -13,6 +13,7 @@ from river.linear_model import LogisticRegression
 from river.optim import SGD
 from river.preprocessing import StandardScaler
 
+from operators.bar_columns import BarColumns
 from operators.voters.river_logistic import LEARNING_RATE, RiverLogisticVoter
 from schemas.fields import Stance
 from tests.operators.voters.voter_rows import SCHEMA, rows
@@ -26,7 +27,7 @@ def build(**changes) -> RiverLogisticVoter:
 
 
 def votes_on_all(voter, frame, inputs):
-    found = voter.advance(frame, inputs, range(frame.height))
+    found = voter.advance(BarColumns.of(frame), inputs, range(frame.height))
     return [found[row] for row in range(frame.height)]
 
 
@@ -146,7 +147,7 @@ def test_any_cut_and_any_pickle_in_between_changes_nothing(cuts, restart):
 
 def test_bars_without_a_signal_are_learnt_all_the_same():
     frame, inputs = rows(200)
-    asked = build().advance(frame, inputs, [190])
+    asked = build().advance(BarColumns.of(frame), inputs, [190])
     assert asked == {190: votes_on_all(build(), frame, inputs)[190]}
 
 
@@ -171,7 +172,7 @@ def test_probabilities_are_of_buy_and_sell_only():
 def test_memory_is_bounded_by_the_horizon():
     frame, inputs = rows(200)
     voter = build()
-    voter.advance(frame, inputs, [])
+    voter.advance(BarColumns.of(frame), inputs, [])
     assert {len(one.pending) for one in voter.state.values()} == {HORIZON}
     assert {type(one.pending) for one in voter.state.values()} == {deque}
 
@@ -187,6 +188,6 @@ def test_a_close_that_comes_back_to_where_it_was_is_no_rise():
     own = (frame["symbol"] == "BTCUSDT").to_numpy()
     flat = frame.filter(pl.Series(own)).with_columns(close=pl.lit(100.0))
     voter = build()
-    voter.advance(flat, inputs[own], [])
+    voter.advance(BarColumns.of(flat), inputs[own], [])
     (learner,) = voter.state.values()
     assert learner.model.intercept < 0.0
