@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import bytewax.operators as op
 from bytewax.dataflow import Dataflow
 
-from dataflows.log_flow import LogFlow, open_log_flow
+from dataflows.log_flow import LogFlow, open_whole_flow
 from dataflows.log_sources import record_source, tick_source
 from dataflows.stack import kafka_settings, store_settings
 from infra.clickhouse.client import connect, database_name
@@ -16,7 +16,6 @@ from infra.clickhouse.migrations import prepare_database
 from infra.clickhouse.sink import ArchiveSink
 from infra.clickhouse.writer import ArchiveWriter
 from infra.kafka.producer import BatchProducer
-from infra.settings import load_settings
 from schemas.codec import build_headers, encode
 from schemas.operations import DeadLetterRecorded
 from schemas.topics import full_name, message_topics, record_key
@@ -63,5 +62,4 @@ def build_flow(log: LogFlow) -> Dataflow:
 
 def flow() -> Dataflow:
     """Return the flow for `bytewax.run`."""
-    settings = load_settings().settings
-    return build_flow(open_log_flow(settings, NAME, list(range(settings.kafka.partitions))))
+    return build_flow(open_whole_flow(NAME))

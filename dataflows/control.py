@@ -15,14 +15,22 @@ from schemas.topics import full_name, record_key
 POLL_SECONDS = 0.05
 
 
-def send_command(settings: Settings, command: Command, reason: str) -> ControlCommanded:
-    """Sign `command` with the local operator's key and write it to `ops.control`."""
+def send_command(
+    settings: Settings, command: Command, reason: str, model: str = "", version: str = ""
+) -> ControlCommanded:
+    """Sign `command` with the local operator's key and write it to `ops.control`.
+
+    `model` and `version` say what `activate` and `rollback` are about.
+    """
     message = sign_command(
         load_or_create_key(settings.state_dir),
+        environment=settings.environment,
         account=settings.account,
         command=command,
         reason=reason,
         issued_at_ns=time.time_ns(),
+        model=model,
+        version=version,
     )
     producer = BatchProducer(kafka_settings(settings), linger_ms=0)
     producer.send(

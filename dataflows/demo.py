@@ -15,6 +15,7 @@ from dataflows.recorded_session import RecordedFile, RecordedSession
 from dataflows.replay import ReplayProgress, replay
 from dataflows.stack import DEFAULT_FLOWS
 from dataflows.status import read_health
+from infra.private_folder import make_private
 from infra.settings import Settings, load_settings
 from infra.stack.process import find_free_port
 from infra.stack.supervise import Supervisor
@@ -58,7 +59,7 @@ class Demo:
             msg = f"demo in {str(state_dir)!r} already runs; stop it first"
             raise RuntimeError(msg)
         _empty(state_dir)
-        state_dir.mkdir(parents=True, mode=0o700, exist_ok=True)
+        make_private(state_dir)
         (state_dir / MARKER).touch()
         self.settings = _demo_settings(state_dir)
         self.session = RecordedSession(

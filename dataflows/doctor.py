@@ -2,7 +2,6 @@
 
 import importlib.metadata
 import shutil
-import socket
 import sys
 import time
 from collections.abc import Callable
@@ -10,10 +9,17 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from dataflows.parts import build_lane, load_scorers
-from dataflows.stack import kafka_settings, store_settings
+from dataflows.machine_checks import (
+    CLOCK_OFFSET_MAX_SECONDS,
+    clock_offsets,
+    descends_from,
+    find_holder,
+)
+from dataflows.parts import build_lane
+from dataflows.registry import load_scorers
+from dataflows.stack import FLOWS, kafka_settings, port_of, store_settings
 from infra.settings import Settings
-from infra.stack.supervise import Supervisor
+from infra.stack.supervise import NotRunningError, Supervisor
 from schemas.instruments import InstrumentBook
 
 DISK_FREE_MIN_BYTES = 2 * 1024**3
@@ -91,34 +97,54 @@ def _disk(settings: Settings) -> Finding:
 
 
 def _ports(settings: Settings) -> Finding:
-    wanted = {
-        "kafka.embedded_port": 0 if settings.kafka.bootstrap else settings.kafka.embedded_port,
-        "store.embedded_port": 0 if settings.store.url else settings.store.embedded_port,
-        "serve.base_port": settings.serve.base_port,
-    }
-    running = Supervisor(settings.state_dir).is_running()
-    taken = [name for name, port in wanted.items() if port and not running and _answers(port)]
-    return Finding(
-        check="ports",
-        ok=not taken,
-        found="in use by our stack"
-        if running
-        else ", ".join(f"{k}={v}" for k, v in wanted.items()),
-        remedy=f"another program listens: change {', '.join(taken)}" if taken else "",
-    )
+    wanted = {}
+    if not settings.kafka.bootstrap:
+        wanted["kafka.embedded_port"] = settings.kafka.embedded_port
+    if not settings.store.url:
+        wanted["store.embedded_port"] = settings.store.embedded_port
+    wanted |= {f"serve.base_port ({flow})": port_of(settings, flow) for flow in FLOWS}
+    ours = _pids_of_stack(settings)
+    held, taken = [], []
+    for name, port in wanted.items():
+        holder = find_holder(port)
+        if holder is None:
+            held.append(f"{port} free")
+        elif holder.pid and descends_from(holder.pid, ours):
+            held.append(f"{port} ours")
+        else:
+            held.append(f"{port} held by {holder.command} (pid {holder.pid or '?'})")
+            taken.append(name.partition(" ")[0])
+    remedy = f"stop that program or change {', '.join(dict.fromkeys(taken))}" if taken else ""
+    return Finding(check="ports", ok=not taken, found=", ".join(held), remedy=remedy)
 
 
-def _answers(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.settimeout(0.3)
-        return probe.connect_ex(("127.0.0.1", port)) == 0
+def _pids_of_stack(settings: Settings) -> set[int]:
+    try:
+        return {row.pid for row in Supervisor(settings.state_dir).statuses() if row.pid}
+    except NotRunningError:
+        return set()
 
 
-def _clock(_settings: Settings) -> Finding:
+def _clock(settings: Settings) -> Finding:
     now = time.time()
-    ok = now > CLOCK_MIN_SECONDS
     text = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(now))
-    return Finding(check="clock", ok=ok, found=text, remedy="" if ok else "set the system clock")
+    offsets = clock_offsets(settings)
+    wrong = [
+        f"{name} is {abs(seconds):.1f} s {'ahead' if seconds > 0 else 'behind'}"
+        for name, seconds in offsets.items()
+        if seconds > CLOCK_OFFSET_MAX_SECONDS
+        or (name == "store" and seconds < -CLOCK_OFFSET_MAX_SECONDS)
+    ]
+    compared = (
+        f"compared with {' and '.join(offsets)}" if offsets else "nothing runs to compare with"
+    )
+    ok = now > CLOCK_MIN_SECONDS and not wrong
+    return Finding(
+        check="clock",
+        ok=ok,
+        found=f"{text}; {'; '.join(wrong) or compared}",
+        remedy="" if ok else "set the system clock, and let NTP keep it",
+    )
 
 
 def _machines(settings: Settings) -> Finding:

@@ -7,11 +7,10 @@ import bytewax.operators as op
 from bytewax.dataflow import Dataflow
 
 from dataflows.lanes import BarsStep, FeaturesStep
-from dataflows.log_flow import LogFlow, open_log_flow
+from dataflows.log_flow import LogFlow, open_whole_flow
 from dataflows.log_sources import tick_source
 from dataflows.machines import run_machine
 from dataflows.parts import build_lane
-from infra.settings import load_settings
 
 NAME = "features"
 
@@ -34,5 +33,4 @@ def build_flow(log: LogFlow) -> Dataflow:
 
 def flow() -> Dataflow:
     """Return the flow of every partition, for `bytewax.run`."""
-    settings = load_settings().settings
-    return build_flow(open_log_flow(settings, NAME, list(range(settings.kafka.partitions))))
+    return build_flow(open_whole_flow(NAME))

@@ -15,8 +15,7 @@ from msgspec import Struct
 
 from dataflows.stack import kafka_settings
 from infra.control import CommandRefusedError, load_or_create_key, public_text, verify_command
-from infra.kafka.reading import read_to_end
-from infra.kafka.topics import topic_ends
+from infra.kafka.reading import read_backwards, read_to_end
 from infra.records import FetchedRecord
 from infra.settings import Settings
 from schemas.batches import ControlReceived
@@ -63,15 +62,13 @@ def control_keys(settings: Settings) -> dict[str, str]:
 
 def read_known_commands(settings: Settings) -> KnownCommands:
     """Return the account's commands; one that is not verified is left to the source of commands."""
-    effective_ns = {
-        applied.cause: applied.event_time_ns
-        for applied in (
-            decode(ControlApplied, record.value or b"")
-            for record in _read_all(settings, ControlApplied.topic)
-        )
-        if applied.account == settings.account
-    }
-    not_before_ns = _newest_written_ns(settings) + 1
+    effective_ns: dict[str, int] = {}
+    for record in _read_all(settings, ControlApplied.topic):
+        applied = decode(ControlApplied, record.value or b"")
+        if applied.account == settings.account:
+            # The first record counts: a later one cannot move what was decided under it.
+            effective_ns.setdefault(applied.cause, applied.event_time_ns)
+    not_before_ns = newest_written_ns(settings) + 1
     received = tuple(
         ControlReceived(
             command=command,
@@ -88,26 +85,27 @@ def _verified(settings: Settings) -> Iterator[ControlCommanded]:
     for record in _read_all(settings, ControlCommanded.topic):
         try:
             command = decode(ControlCommanded, record.value or b"")
-            verify_command(command, keys)
+            verify_command(command, settings.environment, keys)
         except (CommandRefusedError, ValueError):
             continue
         if command.account == settings.account:
             yield command
 
 
-def _newest_written_ns(settings: Settings) -> int:
-    """Return the event time of the newest record of the account, -1 if it has written none."""
-    kafka, environment = kafka_settings(settings), settings.environment
-    ends = topic_ends(kafka, environment, [kind.topic for kind in _WRITTEN])
-    newest_ns = -1
-    for kind in _WRITTEN:
-        if end := ends[kind.topic][0]:
-            name = full_name(environment, kind.topic)
-            records, _ = read_to_end(kafka, name, offset=end - 1)
-            for record in records:
-                written: Any = decode(kind, record.value or b"")
-                newest_ns = max(newest_ns, written.event_time_ns)
-    return newest_ns
+def newest_written_ns(settings: Settings) -> int:
+    """Return the event time of the newest record of the account, -1 if the log holds none."""
+    return max(_newest_of(settings, kind) for kind in _WRITTEN)
+
+
+def _newest_of(settings: Settings, kind: type[Struct]) -> int:
+    topic: str = kind.topic  # type: ignore[attr-defined]
+    name = full_name(settings.environment, topic)
+    for records in read_backwards(kafka_settings(settings), name):
+        for record in reversed(records):
+            written: Any = decode(kind, record.value or b"")
+            if written.account == settings.account:
+                return int(written.event_time_ns)
+    return -1
 
 
 def _read_all(settings: Settings, topic: str) -> list[FetchedRecord]:

@@ -5,7 +5,7 @@ from kafka.errors import KafkaError
 
 from dataflows.stack import kafka_settings
 from infra.kafka.security import kafka_python_options
-from infra.kafka.topics import topic_ends
+from infra.kafka.topics import topic_begins, topic_ends
 from infra.settings import Settings
 from schemas.topics import full_name, message_topics
 
@@ -23,6 +23,7 @@ def read_lags(settings: Settings) -> dict[str, int]:
     """Return the records that each flow with a group has not committed; others are left out."""
     kafka = kafka_settings(settings)
     topics = sorted({topic for reads in READS.values() for topic in reads})
+    begins = topic_begins(kafka, settings.environment, topics)
     ends = topic_ends(kafka, settings.environment, topics)
     lags: dict[str, int] = {}
     admin = KafkaAdminClient(**kafka_python_options(kafka))
@@ -31,8 +32,11 @@ def read_lags(settings: Settings) -> dict[str, int]:
             committed = _committed(admin, f"{settings.environment}.{flow}")
             if committed:
                 lags[flow] = sum(
-                    max(0, end - committed.get((full_name(settings.environment, topic), number), 0))
-                    for topic in reads
+                    # Of a partition without a commit only what it still holds is waited for.
+                    max(0, end - committed.get((name, number), begins[topic][number]))
+                    for topic, name in (
+                        (each, full_name(settings.environment, each)) for each in reads
+                    )
                     for number, end in ends[topic].items()
                 )
     finally:

@@ -7,21 +7,29 @@ from collections.abc import Callable, Sequence
 from datetime import timedelta
 from pathlib import Path
 
+import msgspec
 from bytewax.dataflow import Dataflow
 from bytewax.recovery import RecoveryConfig, init_db_dir
 from bytewax.run import cli_main
 from msgspec import Struct
 
 from dataflows.engine import told_plainly
+from dataflows.fencing import file_leases, log_lease
 from dataflows.log_sources import Watch
 from dataflows.stack import kafka_settings
+from infra.kafka.errors import HistoryGoneError
+from infra.kafka.lease import LogLease
 from infra.kafka.sink import KafkaSink, Target
 from infra.kafka.stop_flag import StopFlag
+from infra.kafka.topics import topic_begins
 from infra.lease import RunLease
+from infra.private_folder import make_private
+from infra.records import FetchedRecord
 from infra.serve import Workload
-from infra.settings import Settings, settings_hash
-from schemas.codec import Origin
+from infra.settings import Settings, load_settings, settings_hash
+from schemas.codec import Origin, decode
 from schemas.instruments import InstrumentBook
+from schemas.operations import ControlCommanded, DeadLetterRecorded
 from schemas.topics import TOPICS
 
 logger = logging.getLogger(__name__)
@@ -41,6 +49,15 @@ WRITES = {
     ),
 }  # fmt: skip
 """Topics that each flow may write."""
+TICKS = "market.ticks"
+INPUTS = {
+    "trading": (TICKS,),
+    "features": (TICKS,),
+    "signals": ("market.bars",),
+    "portfolio": (TICKS, "trade.signals"),
+    "archive": (),
+}
+"""Topics from whose first record on each flow makes what it writes."""
 
 
 class LogFlow(Struct, kw_only=True):
@@ -54,13 +71,16 @@ class LogFlow(Struct, kw_only=True):
     watch: Watch
     origin: Origin
     leases: list[RunLease]
+    fence: LogLease | None = None
+    """The lease of the log, once it is held; without one a sink asks nobody."""
 
     def sink(self) -> KafkaSink:
         """Return the sink to every topic that this flow may write."""
         targets = []
         for topic in WRITES[self.name]:
             numbers: Sequence[int] = self.partitions if TOPICS[topic].partitioned else (0,)
-            targets += [Target(topic=topic, partition=number) for number in numbers]
+            owns = self._owns(topic)
+            targets += [Target(topic=topic, partition=number, owns=owns) for number in numbers]
         lanes = "-".join(str(number) for number in self.partitions)
         return KafkaSink(
             kafka_settings(self.settings),
@@ -68,10 +88,47 @@ class LogFlow(Struct, kw_only=True):
             self.origin,
             targets,
             writer=f"{self.name}/{lanes}",
+            check_lease=None if self.fence is None else self.fence.check,
+            before_rebuild=self._refuse_half_a_history,
         )
 
+    def _owns(self, topic: str) -> Callable[[FetchedRecord], bool]:
+        """Return which records of `topic` this flow makes, whichever flow wrote them.
+
+        Not the writer's name decides: `trading` must find what the split flows wrote before, and
+        they what it wrote.
+        """
+        if topic == DeadLetterRecorded.topic:
+            return self._makes_letter
+        if TOPICS[topic].partitioned:
+            return lambda _record: True
+        account = self.settings.account.encode()
+        return lambda record: record.key == account
+
+    def _makes_letter(self, record: FetchedRecord) -> bool:
+        try:
+            letter = decode(DeadLetterRecorded, record.value or b"")
+        except msgspec.DecodeError:
+            return False
+        if letter.source_topic == TICKS:
+            return self.name in {"trading", "features"} and letter.partition in self.partitions
+        return letter.source_topic == ControlCommanded.topic and self.name != "features"
+
+    def _refuse_half_a_history(self) -> None:
+        kafka = kafka_settings(self.settings)
+        begins = topic_begins(kafka, self.settings.environment, INPUTS[self.name])
+        for topic, partitions in begins.items():
+            cut = {number: begin for number, begin in partitions.items() if begin}
+            if cut and set(cut) & set(self.partitions):
+                msg = (
+                    f"flow {self.name!r} has no recovery state, so topic {topic!r} must still hold "
+                    f"its first record; found first offsets {cut!r}; restore the state folder or "
+                    "start a new environment: another history would be written behind the old one"
+                )
+                raise HistoryGoneError(msg)
+
     def release(self) -> None:
-        """Give the leases back."""
+        """Give the locks of the state folder back; whoever took the lease of the log gives that."""
         for lease in self.leases:
             lease.release()
 
@@ -92,11 +149,15 @@ def open_log_flow(
         LeaseHeldError: Another process runs this account or these partitions.
     """
     folder = recovery_folder(settings, name, partitions)
-    leases = [RunLease(folder / "lease")]
-    if "trade.decisions" in WRITES[name]:
-        account = f"{settings.environment}-{settings.account}"
-        leases.insert(0, RunLease(settings.state_dir / "leases" / account))
-    epoch = max(lease.acquire() for lease in leases)
+    leases = [*file_leases(settings, name, partitions), RunLease(folder / "lease")]
+    epoch = 0
+    try:
+        for lease in leases:
+            epoch = max(epoch, lease.acquire())
+    except BaseException:
+        for lease in leases:
+            lease.release()
+        raise
     if watch is None:
         watch = Watch(
             stop=StopFlag(),
@@ -114,6 +175,19 @@ def open_log_flow(
     )
 
 
+def open_whole_flow(name: str) -> LogFlow:
+    """Return the log of `name` over every partition, all its leases held, for `bytewax.run`.
+
+    Raises:
+        LeaseHeldError: Another run writes what this one would.
+    """
+    settings = load_settings().settings
+    log = open_log_flow(settings, name, list(range(settings.kafka.partitions)))
+    log.fence = log_lease(settings, name, log.partitions, log.watch.stop)
+    log.fence.acquire()
+    return log
+
+
 def run_recoverable(flow: Dataflow, settings: Settings, folder: Path) -> None:
     """Run `flow` in this thread until its sources end, with snapshots in `folder`.
 
@@ -125,7 +199,7 @@ def run_recoverable(flow: Dataflow, settings: Settings, folder: Path) -> None:
         # Renamed when whole: a crash in between must not leave half a database behind.
         fresh = folder / "snapshots.new"
         shutil.rmtree(fresh, ignore_errors=True)
-        fresh.mkdir(parents=True)
+        make_private(fresh)
         init_db_dir(fresh, 1)
         fresh.replace(database)
     with told_plainly(flow.flow_id):

@@ -97,7 +97,7 @@ def tick_source(
     count = settings.kafka.partitions
     decoders = {number: TickDecoder(number, count, book, listings.refresh) for number in partitions}
 
-    def decode_fetch(partition: int, records: list[FetchedRecord]) -> TickBatch:
+    def decode_fetch(partition: int, records: Sequence[FetchedRecord]) -> TickBatch:
         return decoders[partition].decode(records, time.time_ns())
 
     return _source(
@@ -127,7 +127,7 @@ def record_source(
 ) -> FixedPartitionedSource[tuple[str, RecordBatch], tuple[int, int]]:
     """Return the source of a derived topic's records as they are, for the archive."""
 
-    def decode_fetch(partition: int, records: list[FetchedRecord]) -> RecordBatch:
+    def decode_fetch(partition: int, records: Sequence[FetchedRecord]) -> RecordBatch:
         return RecordBatch(topic, partition, records)
 
     reading = Reading(
@@ -154,7 +154,7 @@ def bar_source(
     """Return the source of `market.bars` for the split `signals` flow."""
     schema = polars_schema(BarClosed)
 
-    def decode_fetch(partition: int, records: list[FetchedRecord]) -> BarsRead:
+    def decode_fetch(partition: int, records: Sequence[FetchedRecord]) -> BarsRead:
         progress, values = _split_progress(records)
         bars = pl.read_ndjson(b"\n".join(values), schema=schema) if values else None
         return BarsRead(
@@ -187,7 +187,7 @@ def signal_source(
 ) -> FixedPartitionedSource[tuple[str, SignalsRead], tuple[int, int]]:
     """Return the source of `trade.signals` for the split `portfolio` flow."""
 
-    def decode_fetch(partition: int, records: list[FetchedRecord]) -> SignalsRead:
+    def decode_fetch(partition: int, records: Sequence[FetchedRecord]) -> SignalsRead:
         progress, values = _split_progress(records)
         return SignalsRead(
             partition=partition,
@@ -197,7 +197,10 @@ def signal_source(
         )
 
     reading = Reading(
-        decode=decode_fetch, stop=watch.stop, until=watch.until_of(SignalEmitted.topic)
+        decode=decode_fetch,
+        stop=watch.stop,
+        until=watch.until_of(SignalEmitted.topic),
+        on_lag=watch.lag_of(SignalEmitted.topic),
     )
     return _source(settings, SignalEmitted.topic, partitions, group, reading)
 
@@ -228,12 +231,12 @@ def control_source(
     """Return the source of verified commands; those of `known` are only said again."""
     keys, effective_ns = control_keys(settings), known.effective_ns
 
-    def decode_fetch(_partition: int, records: list[FetchedRecord]) -> ControlsRead:
+    def decode_fetch(_partition: int, records: Sequence[FetchedRecord]) -> ControlsRead:
         read = ControlsRead(controls=[], dead_letters=[])
         for record in records:
             try:
                 command = decode(ControlCommanded, record.value or b"")
-                verify_command(command, keys)
+                verify_command(command, settings.environment, keys)
             except (CommandRefusedError, msgspec.DecodeError) as error:
                 read.dead_letters.append(_refused_command(record, error))
                 continue
@@ -248,12 +251,15 @@ def control_source(
         return read
 
     reading = Reading(
-        decode=decode_fetch, stop=watch.stop, until=watch.until_of(ControlCommanded.topic)
+        decode=decode_fetch,
+        stop=watch.stop,
+        until=watch.until_of(ControlCommanded.topic),
+        on_lag=watch.lag_of(ControlCommanded.topic),
     )
     return _source(settings, ControlCommanded.topic, [0], group, reading)
 
 
-def _split_progress(records: list[FetchedRecord]) -> tuple[int | None, list[bytes]]:
+def _split_progress(records: Sequence[FetchedRecord]) -> tuple[int | None, list[bytes]]:
     progress: int | None = None
     values = []
     for record in records:

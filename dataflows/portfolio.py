@@ -9,11 +9,10 @@ from bytewax.dataflow import Dataflow
 from dataflows.accounts import AccountStep, on_account
 from dataflows.known_commands import read_known_commands
 from dataflows.lanes import ScreenStep, signals_item
-from dataflows.log_flow import LogFlow, open_log_flow
+from dataflows.log_flow import LogFlow, open_whole_flow
 from dataflows.log_sources import control_source, signal_source, tick_source
 from dataflows.machines import run_machine
 from dataflows.parts import adopt_settings, build_lane, build_portfolio
-from infra.settings import load_settings
 
 NAME = "portfolio"
 
@@ -54,5 +53,4 @@ def build_flow(log: LogFlow) -> Dataflow:
 
 def flow() -> Dataflow:
     """Return the flow for `bytewax.run`."""
-    settings = load_settings().settings
-    return build_flow(open_log_flow(settings, NAME, list(range(settings.kafka.partitions))))
+    return build_flow(open_whole_flow(NAME))

@@ -8,20 +8,25 @@ import numpy as np
 import polars as pl
 from msgspec import Struct
 
+from dataflows.known_commands import newest_written_ns
+from dataflows.log_sources import ListingReader
 from dataflows.recorded_session import RecordedSession
 from dataflows.stack import kafka_settings
 from infra.kafka.producer import BatchProducer
-from infra.kafka.reading import read_to_end
-from infra.kafka.topics import topic_ends
+from infra.kafka.reading import read_backwards
 from infra.settings import Settings, settings_hash
+from infra.tick_decoder import TickDecoder
 from infra.tick_encoder import EncodedRecord, Encoding, encode_heartbeats, encode_records
 from schemas.codec import Origin, build_headers, encode
+from schemas.instruments import InstrumentBook
 from schemas.market import InstrumentListed
 from schemas.ticks import PROVENANCE_CODES
 from schemas.topics import full_name, record_key
 
 PACE_SECONDS = 0.02
 """How long one step of a paced replay lasts on the wall clock."""
+UNREADABLE_RECORDS_MAX = 100_000
+"""How many records without a tick are looked through for the newest time before giving up."""
 
 
 class OlderTimesError(RuntimeError):
@@ -134,27 +139,41 @@ def refuse_older_times(settings: Settings, start_ns: int) -> None:
 
 
 def newest_event_time_ns(settings: Settings) -> int | None:
-    """Return the event time of the last heartbeat or tick of the log, None if it is empty."""
+    """Return the newest event time that the log shows: of ticks and heartbeats, or of the account.
+
+    None if it shows none. The account counts because retention deletes ticks before it forgets.
+
+    Raises:
+        OlderTimesError: The end of a partition holds nothing but what is no tick, for so long that
+            its newest time cannot be told.
+    """
+    book = InstrumentBook()
+    ListingReader(settings, book)
+    times = [newest_written_ns(settings)]
+    times += [
+        _newest_tick_ns(settings, partition, book) for partition in range(settings.kafka.partitions)
+    ]
+    newest_ns = max(times)
+    return None if newest_ns < 0 else newest_ns
+
+
+def _newest_tick_ns(settings: Settings, partition: int, book: InstrumentBook) -> int:
+    """Return the newest event time of a partition's last accepted ticks, -1 if it holds none."""
     topic = full_name(settings.environment, "market.ticks")
-    kafka = kafka_settings(settings)
-    newest: int | None = None
-    ends = topic_ends(kafka, settings.environment, ["market.ticks"])["market.ticks"]
-    for partition, end in ends.items():
-        if end == 0:
+    decoder = TickDecoder(partition, settings.kafka.partitions, book, lambda: False)
+    looked_at = 0
+    for records in read_backwards(kafka_settings(settings), topic, partition):
+        if not records:
             continue
-        records, _ = read_to_end(kafka, topic, partition, end - 1)
-        for record in records:
-            found = _last_event_time(record.value or b"")
-            newest = max(
-                (time_ns for time_ns in (newest, found) if time_ns is not None), default=None
+        newest_ns = decoder.decode(records, time.time_ns()).ticks["event_time_ns"].max()
+        if isinstance(newest_ns, int):
+            return newest_ns
+        looked_at += len(records)
+        if looked_at > UNREADABLE_RECORDS_MAX:
+            msg = (
+                f"partition {partition} of topic {topic!r} must end with ticks that say how far it "
+                f"is; found none in its last {looked_at} records; use a fresh environment with "
+                "--env NAME"
             )
-    return newest
-
-
-def _last_event_time(value: bytes) -> int | None:
-    """Return the event time of a record's last line, None for a record that is no JSON."""
-    try:
-        frame = pl.read_ndjson(value.splitlines()[-1], schema={"event_time_ns": pl.Int64()})
-        return int(frame["event_time_ns"][0])
-    except (IndexError, TypeError, pl.exceptions.PolarsError):
-        return None
+            raise OlderTimesError(msg)
+    return -1

@@ -5,6 +5,7 @@ import secrets
 from collections.abc import Sequence
 from pathlib import Path
 
+from infra.private_folder import make_private
 from infra.settings import FILE_VARIABLE, PREFIX, Settings, write_settings
 from infra.stack.broker import BrokerConfig, build_broker_command, wait_until_ready
 from infra.stack.store import StoreConfig, build_store_command, wait_until_store_ready
@@ -46,7 +47,7 @@ def store_settings(settings: Settings) -> StoreSettings:
 def _store_password(state_dir: Path) -> str:
     path = state_dir / STORE_KEY_FILE
     if not path.exists():
-        state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_private(state_dir)
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "w") as file:
             file.write(secrets.token_urlsafe(24) + "\n")
@@ -72,10 +73,9 @@ def stack_processes(settings: Settings) -> list[ManagedProcess]:
     return processes
 
 
-def flow_process(flow: str, workers: int = 1) -> ManagedProcess:
+def flow_process(flow: str) -> ManagedProcess:
     """Return the process that runs `flow`."""
-    arguments = ("-m", "dataflows.cli.main", "run", flow, "--workers", str(workers))
-    return _process(flow, arguments, 500)
+    return _process(flow, ("-m", "dataflows.cli.main", "run", flow), 500)
 
 
 def _process(name: str, arguments: Sequence[str], priority: int) -> ManagedProcess:

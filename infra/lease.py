@@ -6,7 +6,11 @@ epoch is a fencing number: it is durable before the run starts and rides in ever
 
 import fcntl
 import os
+import re
+import secrets
+import socket
 import time
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -14,9 +18,15 @@ from typing import Self
 import msgspec
 from msgspec import Struct
 
+from infra.private_folder import make_private
+
 
 class LeaseHeldError(Exception):
     """Another process holds the lease; this one does not start."""
+
+
+class LeaseLostError(Exception):
+    """The lease went to another holder or ran out; this process writes nothing more."""
 
 
 class LeaseBrokenError(Exception):
@@ -40,6 +50,11 @@ class RunLease:
         self._epoch_path = path.with_name(f"{path.name}.epoch")
         self._descriptor: int | None = None
 
+    @property
+    def name(self) -> str:
+        """Name of the lock file."""
+        return self._path.name
+
     def acquire(self) -> int:
         """Take the lease and return its epoch, greater than every one granted before.
 
@@ -52,7 +67,7 @@ class RunLease:
                 f"lease {self._path.name!r} must be acquired once; found it held; release it first"
             )
             raise LeaseHeldError(msg)
-        self._path.parent.mkdir(parents=True, exist_ok=True)
+        make_private(self._path.parent)
         descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             self._lock(descriptor)
@@ -121,6 +136,24 @@ class RunLease:
         trace: TracebackType | None,
     ) -> None:
         self.release()
+
+
+def holder_identity(folder: Path) -> str:
+    """Return the name under which runs of this state folder on this host are known, made once.
+
+    A restart is told from a second holder by it: the host's name and a number kept in `folder`.
+    """
+    path = folder / "holder.id"
+    if not path.exists():
+        make_private(folder)
+        fresh = folder / f"holder.id.{os.getpid()}"
+        fresh.write_text(secrets.token_hex(8) + "\n")
+        # A link is all or nothing and never replaces: of two first runs, both get one number.
+        with suppress(FileExistsError):
+            os.link(fresh, path)
+        fresh.unlink()
+    host = re.sub(r"[^A-Za-z0-9_-]", "-", socket.gethostname())[:63] or "host"
+    return f"{host}-{path.read_text().strip()}"
 
 
 def _found(descriptor: int) -> str:

@@ -1,7 +1,7 @@
 """Metrics and health of one process over HTTP, on loopback.
 
 Health is recent useful work: a process that has work waiting and did none of it for a while is not ok,
-however alive it looks.
+however alive it looks. One whose broker is silent does not know whether work waits: it is not ok either.
 """
 
 import json
@@ -48,12 +48,29 @@ class Workload:
             ["flow", "environment"],
             registry=self.registry,
         ).labels(**labels)
+        self._broker = Gauge(
+            "quantstream_broker_answered_timestamp_seconds",
+            "Wall clock of the broker's last answer to a probe",
+            ["flow", "environment"],
+            registry=self.registry,
+        ).labels(**labels)
         self._labels = labels
         self._stale_after_seconds = stale_after_seconds
         self._counts: dict[str, int] = {}
         self._event_time_ns = -1
         self._lags: dict[tuple[str, int], int] = {}
         self._worked_at = time.monotonic()
+        self._needs_broker = False
+        self._answered_at: float | None = None
+
+    def expect_broker(self) -> None:
+        """Count a silent broker as not ok from now on; it has not answered yet."""
+        self._needs_broker = True
+
+    def broker_answered(self) -> None:
+        """Note that the broker answered just now."""
+        self._answered_at = time.monotonic()
+        self._broker.set(time.time())
 
     def observe(self, kind: str, count: int) -> None:
         """Count `count` records of `kind`, or set the event time for `event_time_ns`."""
@@ -74,15 +91,23 @@ class Workload:
         self._lag.labels(topic=topic, partition=str(partition), **self._labels).set(records)
 
     def health(self) -> dict[str, object]:
-        """Return the health document; `ok` is false when work waits and none was done lately."""
-        idle_seconds = time.monotonic() - self._worked_at
+        """Return the health document.
+
+        `ok` is false when work waits and none was done lately, or when the broker is silent.
+        """
+        now, answered_at = time.monotonic(), self._answered_at
+        idle_seconds = now - self._worked_at
+        silent_seconds = None if answered_at is None else now - answered_at
+        reachable = silent_seconds is not None and silent_seconds < self._stale_after_seconds
         # A copy: the flow's thread adds partitions while this one reads.
         waiting = sum(dict(self._lags).values())
         return {
             "flow": self.flow,
-            "ok": waiting == 0 or idle_seconds < self._stale_after_seconds,
+            "ok": (reachable or not self._needs_broker)
+            and (waiting == 0 or idle_seconds < self._stale_after_seconds),
             "lag_records": waiting,
             "seconds_since_useful_work": round(idle_seconds, 3),
+            "seconds_since_broker_answered": silent_seconds and round(silent_seconds, 3),
             "event_time_ns": self._event_time_ns,
             "records": dict(self._counts),
         }

@@ -5,11 +5,21 @@ from typing import Annotated
 import typer
 
 from dataflows.cli.context import EnvironmentOption, settings_for
-from dataflows.cli.output import ExitCode, JsonFlag, console, print_json, print_table, reporting
+from dataflows.cli.output import (
+    ExitCode,
+    JsonFlag,
+    SafetyRefusedError,
+    console,
+    print_json,
+    print_table,
+    reporting,
+)
 from dataflows.doctor import Finding, examine
+from dataflows.fencing import refuse_overlap
 from dataflows.prepare import start_stack
 from dataflows.stack import DEFAULT_FLOWS, FLOWS
 from dataflows.status import StackStatus, read_status
+from infra.lease import LeaseHeldError
 from infra.stack.supervise import Supervisor
 
 
@@ -35,6 +45,10 @@ def up(
             if name not in FLOWS:
                 msg = f"--flows must name {', '.join(FLOWS)}; found {name!r}"
                 raise ValueError(msg)
+        try:
+            refuse_overlap(wanted)
+        except LeaseHeldError as error:
+            raise SafetyRefusedError(str(error)) from error
         settings = settings_for(environment)
         start_stack(settings, wanted, foreground=False)
         show_status(read_status(settings), as_json=as_json)

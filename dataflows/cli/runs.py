@@ -23,7 +23,7 @@ from dataflows.cli.output import (
     print_table,
     reporting,
 )
-from infra.lease import LeaseHeldError
+from infra.lease import LeaseHeldError, LeaseLostError
 from infra.settings import Settings
 from schemas.settings import TIMEFRAME_NS
 
@@ -79,7 +79,7 @@ def run(
 
             owned = shards(settings.kafka.partitions, workers)[worker or 0]
             run_flow(settings, flow.value, owned, worker=worker or 0)
-        except LeaseHeldError as error:
+        except (LeaseHeldError, LeaseLostError) as error:
             raise SafetyRefusedError(str(error)) from error
     if as_json:
         print_json({"ok": True, "flow": flow.value})

@@ -5,6 +5,7 @@ LogFaultError
 ├── TopicMissingError       the process does not start; the topics must be created
 ├── TopicMismatchError      the process does not start; the topic was made for another layout
 ├── OffsetGoneError         the process ends and does not skip; an operator decides
+├── HistoryGoneError        the process does not start: what it wrote cannot be made again
 ├── OffsetRegressionError   the process ends: the log lost records that were acknowledged
 ├── SnapshotVersionError    the process does not start: another release wrote the recovery state
 ├── ReadFailedError         the process ends; after a restart it reads the same records again
@@ -30,6 +31,10 @@ class TopicMismatchError(LogFaultError):
 
 class OffsetGoneError(LogFaultError):
     """Records at the resume position were deleted; the process ends instead of skipping them."""
+
+
+class HistoryGoneError(LogFaultError):
+    """Without recovery state and without the whole log a flow would write another history."""
 
 
 class OffsetRegressionError(LogFaultError):

@@ -14,8 +14,9 @@ from msgspec import Struct
 from infra.kafka.errors import SnapshotVersionError
 from infra.kafka.producer import DEADLINE_SECONDS, BatchProducer, Headers
 from infra.kafka.tail import Place, WrittenIds
+from infra.records import FetchedRecord
 from schemas.batches import Outgoing, ProgressMarked
-from schemas.codec import Origin, build_headers, encode
+from schemas.codec import Origin, build_headers, encode, find_header
 from schemas.frames import encode_rows
 from schemas.settings import KafkaSettings
 from schemas.topics import TOPICS, Topic, full_name, record_key
@@ -32,6 +33,8 @@ class Target(Struct, frozen=True, kw_only=True):
     topic: str
     """Name without the environment."""
     partition: int = 0
+    owns: Callable[[FetchedRecord], bool] | None = None
+    """Which of its records this sink makes too, whoever wrote them; None: those of our writer."""
 
 
 class KafkaSink(FixedPartitionedSink[list[Outgoing], SinkState]):
@@ -47,6 +50,8 @@ class KafkaSink(FixedPartitionedSink[list[Outgoing], SinkState]):
         deadline_seconds: float = DEADLINE_SECONDS,
         linger_ms: int = 0,
         on_written: Callable[[str, int], None] | None = None,
+        check_lease: Callable[[], None] | None = None,
+        before_rebuild: Callable[[], None] | None = None,
     ) -> None:
         """Write to `targets` of `environment` and nowhere else.
 
@@ -60,12 +65,16 @@ class KafkaSink(FixedPartitionedSink[list[Outgoing], SinkState]):
             deadline_seconds: how long a record may take to be acknowledged.
             linger_ms: how long a record waits for company in its batch.
             on_written: called with a topic and a number of records handed to the producer.
+            check_lease: called before every write; raises when this process may not write any more.
+            before_rebuild: called when there is no recovery state but the targets hold records of
+                ours; raises when these cannot be made again.
         """
         self._settings, self._environment, self._origin = settings, environment, origin
         self._targets = list(targets)
         self._writer = writer
         self._deadline_seconds, self._linger_ms = deadline_seconds, linger_ms
         self._on_written = on_written
+        self._check_lease, self._before_rebuild = check_lease, before_rebuild
 
     def list_parts(self) -> list[str]:
         """Return the one part."""
@@ -86,6 +95,7 @@ class KafkaSink(FixedPartitionedSink[list[Outgoing], SinkState]):
         Raises:
             SnapshotVersionError: another release wrote the recovery state.
             OffsetGoneError: records past a confirmed position were deleted.
+            HistoryGoneError: there is no recovery state, and the log is not whole any more.
             OffsetRegressionError: a topic lost records that were acknowledged.
             BrokerAwayError: the broker did not answer in time.
         """
@@ -100,12 +110,23 @@ class KafkaSink(FixedPartitionedSink[list[Outgoing], SinkState]):
         for target in self._targets:
             place = (full_name(self._environment, target.topic), target.partition)
             start = confirmed.get(_place_text(place))
-            writer = self._writer.encode() or None
-            written.add_tail(self._settings, place, start, writer, self._deadline_seconds)
+            owns = target.owns or self._is_ours
+            written.add_tail(self._settings, place, start, owns, self._deadline_seconds)
+        if resume_state is None and written and self._before_rebuild is not None:
+            self._before_rebuild()
         producer = BatchProducer(self._settings, self._deadline_seconds, self._linger_ms)
         return KafkaSinkPartition(
-            producer, written, self._environment, self._origin, self._writer, self._on_written
+            producer,
+            written,
+            self._environment,
+            self._origin,
+            self._writer,
+            self._on_written,
+            self._check_lease,
         )
+
+    def _is_ours(self, record: FetchedRecord) -> bool:
+        return not self._writer or find_header(record.headers, "writer") == self._writer
 
 
 class KafkaSinkPartition(StatefulSinkPartition[list[Outgoing], SinkState]):
@@ -119,12 +140,13 @@ class KafkaSinkPartition(StatefulSinkPartition[list[Outgoing], SinkState]):
         origin: Origin,
         writer: str,
         on_written: Callable[[str, int], None] | None,
+        check_lease: Callable[[], None] | None = None,
     ) -> None:
         """Write through `producer`, which this object closes, what `written` does not hold."""
         self._producer, self._written = producer, written
         self._environment, self._origin = environment, origin
         self._signature: Headers = [("writer", writer.encode())] if writer else []
-        self._on_written = on_written
+        self._on_written, self._check_lease = on_written, check_lease
 
     @property
     def awaited(self) -> int:
@@ -136,8 +158,11 @@ class KafkaSinkPartition(StatefulSinkPartition[list[Outgoing], SinkState]):
 
         Raises:
             DeliveryError: a record of this or an earlier batch was not delivered.
+            LeaseLostError: this process may not write any more.
             ValueError: an item is for a partition that is not a target of this sink.
         """
+        if self._check_lease is not None:
+            self._check_lease()
         for items in values:
             for outgoing in items:
                 self._write(outgoing)
@@ -152,8 +177,9 @@ class KafkaSinkPartition(StatefulSinkPartition[list[Outgoing], SinkState]):
         sent = 0
         if outgoing.messages:
             sent += self._send(place, self._message_records(outgoing.messages), stamps)
-        if outgoing.frame is not None and outgoing.frame.height:
-            sent += self._send(place, self._frame_records(topic, outgoing.frame), stamps)
+        frame = outgoing.frame()
+        if frame is not None and frame.height:
+            sent += self._send(place, self._frame_records(topic, frame), stamps)
         if outgoing.progress_ns is not None:
             self._send_progress(place, outgoing.progress_ns, stamps)
         if sent and self._on_written is not None:
@@ -237,8 +263,11 @@ class KafkaSinkPartition(StatefulSinkPartition[list[Outgoing], SinkState]):
 
         Raises:
             DeliveryError: a record was not delivered; the epoch does not close.
+            LeaseLostError: this process may not write any more; the epoch does not close.
         """
         self._producer.flush()
+        if self._check_lease is not None:
+            self._check_lease()
         confirmed = self._written.confirmed(self._producer.positions)
         return (SNAPSHOT_VERSION, {_place_text(place): at for place, at in confirmed.items()})
 

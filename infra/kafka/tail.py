@@ -5,7 +5,7 @@ The records behind them were written by the run that died, and the replay makes 
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from infra.kafka.consumers import DEADLINE_SECONDS, PartitionConsumer, open_consumer
 from infra.kafka.errors import BrokerAwayError
@@ -32,12 +32,12 @@ class WrittenIds:
         settings: KafkaSettings,
         place: Place,
         start: int | None,
-        writer: bytes | None,
+        owns: Callable[[FetchedRecord], bool],
         deadline_seconds: float = DEADLINE_SECONDS,
     ) -> None:
         """Read `place` from `start` (None: from its earliest record) to its end.
 
-        With `writer`, only records whose header `writer` says the same count.
+        Only records that `owns` says yes to count.
 
         Raises:
             OffsetGoneError: records past the confirmed position were deleted.
@@ -50,8 +50,8 @@ class WrittenIds:
             ids = self._ids.setdefault(place, {})
             while consumer.position < end:
                 for record in _fetch(consumer, settings, deadline_seconds):
-                    record_id = _id_of(record, writer)
-                    if record_id and record.offset < end:
+                    record_id = _id_of(record)
+                    if record_id and record.offset < end and owns(record):
                         ids.setdefault(record_id, record.offset)
         finally:
             consumer.close()
@@ -84,7 +84,7 @@ class WrittenIds:
 
 def _fetch(
     consumer: PartitionConsumer, settings: KafkaSettings, deadline_seconds: float
-) -> list[FetchedRecord]:
+) -> Sequence[FetchedRecord]:
     started, before = time.monotonic(), consumer.position
     while True:
         records = consumer.fetch(FETCH_RECORDS_MAX, 0.1)
@@ -98,11 +98,5 @@ def _fetch(
             raise BrokerAwayError(msg)
 
 
-def _id_of(record: FetchedRecord, writer: bytes | None) -> bytes | None:
-    record_id = author = None
-    for name, value in record.headers or ():
-        if name == "id":
-            record_id = value
-        elif name == "writer":
-            author = value
-    return record_id if writer is None or author == writer else None
+def _id_of(record: FetchedRecord) -> bytes | None:
+    return next((value for name, value in record.headers or () if name == "id"), None)

@@ -123,6 +123,26 @@ def topic_ends(
         TopicMissingError: one of them does not exist in `environment`.
         BrokerAwayError: the broker did not answer within `deadline_seconds` per call.
     """
+    return _edges(settings, environment, topics, OffsetSpec.LATEST, deadline_seconds)
+
+
+def topic_begins(
+    settings: KafkaSettings,
+    environment: str,
+    topics: Iterable[str],
+    deadline_seconds: float = DEADLINE_SECONDS,
+) -> dict[str, dict[int, int]]:
+    """Return the first offset that each partition of `topics` still holds; raises as `topic_ends`."""
+    return _edges(settings, environment, topics, OffsetSpec.EARLIEST, deadline_seconds)
+
+
+def _edges(
+    settings: KafkaSettings,
+    environment: str,
+    topics: Iterable[str],
+    edge: OffsetSpec,
+    deadline_seconds: float,
+) -> dict[str, dict[int, int]]:
     names = {full_name(environment, topic): topic for topic in topics}
     with _admin(settings, deadline_seconds) as admin:
         described = _described(admin, names)
@@ -131,15 +151,37 @@ def topic_ends(
                 msg = f"topic {name!r} must exist; found none; start the stack to create the topics"
                 raise TopicMissingError(msg)
         specs = {
-            TopicPartition(name, part["partition_index"]): OffsetSpec.LATEST
+            TopicPartition(name, part["partition_index"]): edge
             for name, parts in described.items()
             for part in parts
         }
         found = admin.list_partition_offsets(specs, timeout_ms=int(deadline_seconds * 1000))
-    ends: dict[str, dict[int, int]] = {topic: {} for topic in names.values()}
-    for where, end in sorted(found.items()):
-        ends[names[where.topic]][where.partition] = end.offset
-    return ends
+    edges: dict[str, dict[int, int]] = {topic: {} for topic in names.values()}
+    for where, at in sorted(found.items()):
+        edges[names[where.topic]][where.partition] = at.offset
+    return edges
+
+
+def newest_record_ms(
+    settings: KafkaSettings, environment: str, deadline_seconds: float = DEADLINE_SECONDS
+) -> int | None:
+    """Return the newest timestamp of any record of `environment`, None if it holds no record.
+
+    Raises:
+        BrokerAwayError: the broker did not answer within `deadline_seconds` per call.
+    """
+    with _admin(settings, deadline_seconds) as admin:
+        described = _described(admin, (full_name(environment, topic) for topic in TOPICS))
+        specs = {
+            TopicPartition(name, part["partition_index"]): OffsetSpec.MAX_TIMESTAMP
+            for name, parts in described.items()
+            for part in parts
+        }
+        if not specs:
+            return None
+        found = admin.list_partition_offsets(specs, timeout_ms=int(deadline_seconds * 1000))
+    newest_ms = max(int(at.timestamp) for at in found.values())
+    return newest_ms if newest_ms >= 0 else None
 
 
 def list_environments(

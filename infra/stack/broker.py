@@ -18,6 +18,7 @@ from typing import NoReturn
 
 import msgspec
 
+from infra.private_folder import make_private
 from infra.stack.broker_jars import find_java, resolve_jars
 from infra.stack.process import (
     LOOPBACK,
@@ -91,7 +92,7 @@ def prepare_broker(
     Raises:
         RuntimeError: the jars cannot be fetched or are not those of the lock.
     """
-    state_dir.mkdir(parents=True, exist_ok=True)
+    make_private(state_dir)
     return [str(jar) for jar in resolve_jars(jar_cache_dir, verbose=verbose)]
 
 

@@ -20,6 +20,7 @@ from typing import Any
 import chdb
 import msgspec
 
+from infra.private_folder import make_private
 from infra.stack.store_errors import StoreError, read_engine_error
 from infra.stack.store_sql import Statement, parse_statement
 
@@ -96,8 +97,8 @@ class StoreEngine:
         Raises:
             StoreError: another process holds the directory, or it does not open.
         """
-        database_dir.mkdir(parents=True, exist_ok=True)
-        incoming_dir.mkdir(parents=True, exist_ok=True)
+        make_private(database_dir)
+        make_private(incoming_dir)
         for left_over in incoming_dir.iterdir():
             left_over.unlink()
         self._path = str(database_dir.resolve())

@@ -1,6 +1,7 @@
 """Own the processes of a stack through supervisord: start in order, restart what dies, stop all.
 
-supervisord restarts a process that dies at once, and one that does not come up with a growing pause.
+supervisord restarts a process that dies at once. One that dies within `START_SECONDS` of its start waits
+for a second longer each time: else a flow that fails on its first record would burn the machine.
 """
 
 import configparser
@@ -19,7 +20,10 @@ import psutil
 from msgspec import Struct
 from supervisor.xmlrpc import SupervisorTransport
 
-START_SECONDS = 2
+from infra.private_folder import make_private
+
+START_SECONDS = 10
+"""A process that ends sooner counts as not started: the pause before its next start grows."""
 STOP_SECONDS = 25
 
 
@@ -57,8 +61,15 @@ class Supervisor:
             raise ValueError(msg)
         digest = sha256(str(self._folder).encode()).hexdigest()[:16]
         # A Unix socket path holds about 100 characters; a state folder may be deeper than that.
-        self._socket = Path(tempfile.gettempdir()) / f"quantstream-{digest}.sock"
+        self._fresh_socket = Path(tempfile.gettempdir()) / f"quantstream-{digest}.sock"
         self._child: subprocess.Popen[bytes] | None = None
+
+    @property
+    def _socket(self) -> Path:
+        """Where the running supervisor listens: its settings say so, whatever TMPDIR is by now."""
+        config = configparser.ConfigParser(interpolation=None)
+        config.read(self._folder / "supervisord.conf")
+        return Path(config.get("unix_http_server", "file", fallback=str(self._fresh_socket)))
 
     @property
     def log_folder(self) -> Path:
@@ -84,7 +95,7 @@ class Supervisor:
                 f"stack in {str(self._folder.parent)!r} already runs; stop it with quantstream down"
             )
             raise RuntimeError(msg)
-        self.log_folder.mkdir(parents=True, exist_ok=True)
+        make_private(self.log_folder)
         config = self._write_config(processes)
         command = [sys.executable, "-m", "supervisor.supervisord", "-c", str(config)]
         if foreground:
@@ -182,7 +193,7 @@ class Supervisor:
 
     def _write_config(self, processes: Sequence[ManagedProcess]) -> Path:
         config = configparser.ConfigParser(interpolation=None)
-        config["unix_http_server"] = {"file": str(self._socket), "chmod": "0700"}
+        config["unix_http_server"] = {"file": str(self._fresh_socket), "chmod": "0700"}
         config["supervisord"] = {
             "logfile": str(self._folder / "supervisord.log"),
             "pidfile": str(self._folder / "supervisord.pid"),

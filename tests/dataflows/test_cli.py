@@ -85,6 +85,13 @@ def test_a_wrong_request_is_a_usage_error(cli, arguments):
     assert cli(*arguments).exit_code == ExitCode.USAGE
 
 
+def test_flows_that_write_the_same_are_refused_before_anything_starts(cli, tmp_path):
+    result = cli("up", "--flows", "trading,features", "--json")
+    assert result.exit_code == ExitCode.REFUSED
+    assert "'trading' and 'features'" in json.loads(result.stdout)["error"]
+    assert not (tmp_path / "state").exists()
+
+
 def test_down_without_a_stack_is_no_error(cli):
     result = cli("down", "--json")
     assert result.exit_code == ExitCode.OK

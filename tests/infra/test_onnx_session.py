@@ -10,14 +10,18 @@ from onnx import TensorProto, helper, numpy_helper
 
 from infra.onnx_session import ModelCard, ModelRefusedError, OnnxSession, load_card
 
-ARTEFACT = Path(__file__).parents[2] / "onnx_models" / "artefacts" / "lightgbm_1h"
+SHIPPED = Path(__file__).parents[2] / "onnx_models" / "artefacts" / "objects"
+ARTEFACT = next((SHIPPED / "lightgbm_1h").iterdir())
 WIDTH = 34
 
 
 @pytest.fixture
 def folder(tmp_path):
     """A copy of the shipped artefact."""
-    return Path(shutil.copytree(ARTEFACT, tmp_path / "artefact"))
+    copy = Path(shutil.copytree(ARTEFACT, tmp_path / "artefact"))
+    for path in copy.iterdir():
+        path.chmod(0o644)
+    return copy
 
 
 def change_card(folder, **changes):

@@ -18,6 +18,11 @@ def served():
     stop()
 
 
+@pytest.fixture
+def patient():
+    return Workload("trading", "test", stale_after_seconds=1)
+
+
 def get(url):
     try:
         with urllib.request.urlopen(url, timeout=5) as answer:
@@ -55,6 +60,28 @@ def test_health_is_ok_again_once_nothing_waits(served):
     workload.lag("market.ticks", 0, 5)
     workload.lag("market.ticks", 0, 0)
     assert get(f"{url}/health")[0] == 200
+
+
+def test_health_fails_until_the_broker_answers_and_when_it_falls_silent(patient):
+    assert patient.health()["ok"]
+    patient.expect_broker()
+    assert not patient.health()["ok"]
+    assert patient.health()["seconds_since_broker_answered"] is None
+    patient.broker_answered()
+    assert patient.health()["ok"]
+    time.sleep(1.1)
+    found = patient.health()
+    assert (found["ok"], found["lag_records"]) == (False, 0)
+    patient.broker_answered()
+    assert patient.health()["ok"]
+
+
+def test_a_broker_that_answers_does_not_excuse_work_left_undone(patient):
+    patient.expect_broker()
+    patient.lag("trade.signals", 0, 1)
+    time.sleep(1.1)
+    patient.broker_answered()
+    assert not patient.health()["ok"]
 
 
 def test_event_time_never_goes_back(served):

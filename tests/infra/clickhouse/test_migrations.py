@@ -1,6 +1,8 @@
+from uuid import uuid4
+
 import pytest
 
-from infra.clickhouse.client import query_rows
+from infra.clickhouse.client import connect, database_name, ensure_database, query_rows, quoted
 from infra.clickhouse.errors import MigrationChangedError
 from infra.clickhouse.migrations import apply_migrations, load_migrations, split_statements
 from schemas.ddl import (
@@ -119,3 +121,36 @@ def test_names_of_features_are_in_the_database(client):
     assert {row["schema_name"]: (row["schema_hash"], tuple(row["names"])) for row in rows} == {
         name: (schema.schema_hash, schema.names) for name, schema in FEATURE_SCHEMAS.items()
     }
+
+
+@pytest.mark.stack
+def test_votes_of_before_the_ensemble_survive_its_migration(store_settings):
+    opened = connect(store_settings)
+    ensure_database(opened, database_name(store_settings, uuid4().hex[:12]))
+    try:
+        apply_migrations(opened, load_migrations()[:2])
+        opened.command(
+            "INSERT INTO trade_signals (id, event_time_ns, votes) VALUES ('old', now64(9), "
+            "[('lightgbm', 'onnx', '1', 'ab', 'hold', 0.25, 0.5, 0.25, 1.0, 'as it was')])"
+        )
+        assert apply_migrations(opened) == [each.number for each in load_migrations()[2:]]
+        sql = (
+            "SELECT id, vote.voter AS voter, vote.reason AS reason, vote.probability_hold AS hold, "
+            "vote.weight_configured AS configured, vote.role AS role, agreement, confidence "
+            "FROM trade_signals FINAL ARRAY JOIN votes AS vote"
+        )
+        assert query_rows(opened, sql) == [
+            {
+                "id": "old",
+                "voter": "lightgbm",
+                "reason": "as it was",
+                "hold": 0.5,
+                "configured": None,
+                "role": "",
+                "agreement": "",
+                "confidence": None,
+            }
+        ]
+    finally:
+        opened.command(f"DROP DATABASE {quoted(opened.database)}")
+        opened.close()

@@ -7,6 +7,7 @@ from infra.clickhouse.client import query_rows
 from infra.clickhouse.why import explain
 from infra.clickhouse.writer import ArchiveWriter, RecordBatch
 from schemas.market import BarClosed
+from schemas.models import ModelEventRecorded
 from schemas.signals import SignalEmitted
 from schemas.trading import (
     DecisionMade,
@@ -256,3 +257,62 @@ def test_features_have_their_names(client, write):
     assert row["features"]["returns"] is None
     assert row["features"]["log_returns"] is not None
     assert len(row["features"]) == 34
+
+
+def model_event(offset, kind, version, from_ns, partition=0, model="lightgbm"):
+    return ModelEventRecorded(
+        id=f"{partition}/{model}/{offset}",
+        cause="",
+        model=model,
+        kind=kind,
+        version=version,
+        content_hash=version * 2,
+        previous_version="",
+        partition=partition,
+        effective_from_ns=from_ns,
+        reason="drill",
+        event_time_ns=from_ns,
+    )
+
+
+@pytest.mark.acceptance("S-089", criterion="active versions are readable from one table")
+def test_the_version_that_serves_is_the_one_whose_event_counts_last(write, client, measured):
+    write(
+        [
+            model_event(0, "activated", "a", 0),
+            model_event(1, "activated", "b", OPEN_NS),
+            model_event(2, "refused", "c", OPEN_NS + 1),
+            model_event(3, "rolled_back", "a", OPEN_NS + 2),
+            model_event(4, "weights", "a", OPEN_NS + 3),
+            model_event(5, "activated", "b", OPEN_NS, partition=1),
+            model_event(6, "activated", "x", 0, model="nhits"),
+            model_event(7, "retired", "x", OPEN_NS, model="nhits"),
+        ]
+    )
+    sql = "SELECT model, partition, version, content_hash FROM models_serving"
+    found = [tuple(row.values()) for row in query_rows(client, sql)]
+    measured(found)
+    assert found == [
+        ("lightgbm", 0, "a", "aa"),
+        ("lightgbm", 1, "b", "bb"),
+        ("nhits", 0, "", ""),
+    ]
+
+
+def test_spans_of_a_version_end_where_the_next_begins(write, client):
+    events = [
+        model_event(0, "activated", "a", 0),
+        model_event(1, "activated", "b", OPEN_NS),
+        model_event(2, "rolled_back", "a", OPEN_NS + 2),
+    ]
+    write(events)
+    write(events)
+    sql = (
+        "SELECT version, toUnixTimestamp64Nano(effective_from_ns) AS a, "
+        "toUnixTimestamp64Nano(until_ns) AS b FROM model_spans"
+    )
+    found = [tuple(row.values()) for row in query_rows(client, sql)]
+    assert len(found) == 3
+    assert found[:2] == [("a", 0, OPEN_NS), ("b", OPEN_NS, OPEN_NS + 2)]
+    assert found[2][:2] == ("a", OPEN_NS + 2)
+    assert found[2][2] > 9 * 10**18

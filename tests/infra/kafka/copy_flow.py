@@ -64,7 +64,7 @@ def copies(partition, records):
         )
     frame = to_frame(TickLate, late)
     return [
-        Outgoing(topic="market.late", frame=frame, partition=partition, progress_ns=number),
+        Outgoing(topic="market.late", rows=frame, partition=partition, progress_ns=number),
         Outgoing(topic="ops.alerts", messages=alerts),
     ]
 

@@ -55,7 +55,7 @@ def alerts(*numbers, **options):
 
 def lates(numbers, partition=0, **options):
     frame = to_frame(TickLate, [late(number, partition) for number in numbers])
-    return Outgoing(topic="market.late", frame=frame, partition=partition, **options)
+    return Outgoing(topic="market.late", rows=frame, partition=partition, **options)
 
 
 @pytest.fixture
@@ -312,5 +312,5 @@ def test_what_was_written_is_counted(open_sink):
     counts = Counter()
     part = open_sink(on_written=lambda topic, count: counts.update({topic: count}))
     part.write_batch([[alerts(1, 2), lates(range(5)), Outgoing(topic="ops.alerts")]])
-    part.write_batch([[Outgoing(topic="market.late", frame=pl.DataFrame(), partition=0)]])
+    part.write_batch([[Outgoing(topic="market.late", rows=pl.DataFrame(), partition=0)]])
     assert counts == {"ops.alerts": 2, "market.late": 5}

@@ -1,5 +1,7 @@
+import itertools
 import os
 import signal
+import tempfile
 import time
 
 import psutil
@@ -77,3 +79,33 @@ def test_arguments_reach_the_process_as_they_are(supervisor, tmp_path):
 def test_a_state_folder_with_a_per_cent_sign_is_refused(tmp_path):
     with pytest.raises(ValueError, match="per cent"):
         Supervisor(tmp_path / "a%b")
+
+
+def test_a_process_that_dies_every_few_seconds_waits_longer_each_time(supervisor, tmp_path):
+    seconds = 2.5
+    starts = tmp_path / "starts"
+    dying = (
+        f"import time; print(time.time(), file=open({str(starts)!r}, 'a')); time.sleep({seconds})"
+    )
+    supervisor.start(
+        [ManagedProcess(name="dying", arguments=("-c", dying))],
+        environment=os.environ,
+        foreground=True,
+    )
+    eventually(lambda: starts.exists() and len(starts.read_text().split()) == 4)
+    times = [float(text) for text in starts.read_text().split()]
+    pauses = [later - earlier - seconds for earlier, later in itertools.pairwise(times)]
+    for number, pause in enumerate(pauses, 1):
+        assert pause > number - 0.5, pauses
+
+
+def test_the_supervisor_is_found_whatever_the_temporary_folder_is_by_now(
+    supervisor, tmp_path, monkeypatch
+):
+    supervisor.start([], environment=os.environ, foreground=True)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(elsewhere))
+    assert Supervisor(tmp_path).is_running()
+    with pytest.raises(RuntimeError, match="already runs"):
+        Supervisor(tmp_path).start([], environment=os.environ, foreground=True)
