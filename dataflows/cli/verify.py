@@ -1,5 +1,6 @@
 """`quantstream verify`: derive an environment again and name the first row that is wrong."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,6 +21,7 @@ from dataflows.cli.output import (
 from dataflows.stack import kafka_settings, store_settings
 from infra.audit.audit import Audit, EnvironmentRunningError
 from infra.audit.log import AuditedLog, FolderLog, KafkaLog, read_folder_settings
+from infra.audit.recording import RecordedBars
 from infra.audit.report import AuditReport, CheckResult
 from infra.audit.tables import AuditedStore
 from infra.settings import Settings, load_settings
@@ -30,6 +32,10 @@ EnvOption = Annotated[
 FolderOption = Annotated[
     Path | None, typer.Option("--folder", help="Audit the folder of a backtest instead.")
 ]
+InputOption = Annotated[
+    list[Path] | None,
+    typer.Option("--input", help="Recorded bars that the backtest of --folder ran over."),
+]
 RunningFlag = Annotated[
     bool, typer.Option("--allow-running", help="Audit an environment that is still being written.")
 ]
@@ -38,19 +44,25 @@ RunningFlag = Annotated[
 def verify(
     env: EnvOption = "",
     folder: FolderOption = None,
+    inputs: InputOption = None,
     allow_running: RunningFlag = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Audit an environment (PAPER) with code that shares nothing with the dataflows.
 
-    Recomputes bars from ticks, ids, the causal chain, the ledger and the limits, and holds ClickHouse
-    against the topics. Exit code 0: clean, 1: violations, 2: usage, 3: still being written.
+    Recomputes bars from ticks, features from bars, votes, the price and fee of fills, ids, the causal
+    chain, the ledger and the limits, and holds ClickHouse against the topics. The folder of a backtest
+    holds no ticks: give its recorded bars with --input. Exit code 0: clean, 1: violations, 2: usage, 3: still being written.
     """
     with reporting(as_json=as_json):
         if folder is not None and env:
             msg = "an audit is of one thing; found --env and --folder; drop one of them"
             raise ValueError(msg)
-        report = audit(load_settings().settings, env, folder, allow_running, quiet=as_json)
+        if inputs and folder is None:
+            msg = "--input belongs to the folder of a backtest; found no --folder; name it"
+            raise ValueError(msg)
+        settings = load_settings().settings
+        report = audit(settings, env, folder, allow_running, quiet=as_json, inputs=inputs or ())
     if as_json:
         print_json({"ok": report.clean, **msgspec.to_builtins(report)})
     else:
@@ -60,14 +72,21 @@ def verify(
 
 
 def audit(
-    settings: Settings, env: str, folder: Path | None, allow_running: bool, *, quiet: bool
+    settings: Settings,
+    env: str,
+    folder: Path | None,
+    allow_running: bool,
+    *,
+    quiet: bool,
+    inputs: Sequence[Path] = (),
 ) -> AuditReport:
-    """Return the audit of an environment or of a folder.
+    """Return the audit of an environment or of a folder, the latter against its `inputs`.
 
     Raises:
         SafetyRefusedError: The environment is still being written.
         EnvironmentMissingError: There is nothing to audit.
         LogUnreadableError, StoreUnreadableError: Broker or store does not answer.
+        ValueError: An input holds no recorded bars.
     """
     environment = env or settings.environment
     log: AuditedLog
@@ -78,6 +97,7 @@ def audit(
     else:
         log = KafkaLog(kafka_settings(settings), environment)
     try:
+        recording = RecordedBars(inputs, folder) if folder is not None and inputs else None
         if folder is None:
             store = AuditedStore(store_settings(settings), environment)
         with _bar(quiet=quiet) as bar:
@@ -86,7 +106,7 @@ def audit(
             def follow(topic: str, records: int) -> None:
                 bar.update(task, advance=records, description=topic)
 
-            engine = Audit(environment, log, store, settings, follow)
+            engine = Audit(environment, log, store, settings, follow, recording)
             return engine.run(allow_running=allow_running)
     except EnvironmentRunningError as error:
         raise SafetyRefusedError(str(error)) from error

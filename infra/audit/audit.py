@@ -3,22 +3,27 @@
 from collections.abc import Callable, Iterator
 from decimal import localcontext
 
-from infra.audit.bars import PartitionBars, TradePrices, compare_bars, compare_late
+from infra.audit.bars import PartitionBars, compare_bars, compare_late
 from infra.audit.chain import ChainAudit, check_completeness, check_halts
-from infra.audit.evidence import Evidence, check_vector
+from infra.audit.evidence import Evidence
+from infra.audit.fills import FillAudit
 from infra.audit.identity import IdAudit
 from infra.audit.ledger import WIDE, audit_ledgers
 from infra.audit.limits import LimitAudit
 from infra.audit.log import TICKS, AuditedLog, LogRecord
 from infra.audit.orders import OrderAudit
+from infra.audit.prices import TradePrices
+from infra.audit.recording import RecordedBars
 from infra.audit.records import RecordAudit
 from infra.audit.report import AuditReport, Check, Place, Watch
 from infra.audit.sessions import Sessions
 from infra.audit.tables import AuditedStore, TableAudit
 from infra.audit.ticks import TickAudit
+from infra.audit.vectors import VectorAudit
+from infra.audit.votes import VoteAudit
 from infra.settings import Settings
 from schemas.market import BarClosed, FeaturesComputed, TickLate
-from schemas.ticks import KIND_TRADE
+from schemas.signals import SignalEmitted
 from schemas.topics import TOPICS, Topic, message_topics
 from schemas.trading import DecisionMade
 
@@ -45,9 +50,14 @@ class Audit:
         store: AuditedStore | None,
         settings: Settings,
         on_progress: Progress | None = None,
+        recording: RecordedBars | None = None,
     ) -> None:
-        """Audit `log`, and `store` against it if given; `settings` count where none were published."""
+        """Audit `log`, and `store` and `recording` against it if given.
+
+        `settings` count where none were published; `recording` where the log holds no ticks.
+        """
         self._name, self._log, self._store = name, log, store
+        self._recording = recording
         self._on_progress = on_progress or (lambda _topic, _records: None)
         self._evidence = Evidence(settings)
         self._bars: dict[int, dict[tuple[str, str, str, int], tuple[Place, BarClosed]]] = {}
@@ -58,10 +68,13 @@ class Audit:
         self._headers = Check("headers", "I8 I23")
         self._unique = Check("unique ids", "I3 I13")
         self._ids = Check("ids", "I9 I12")
-        self._vectors = Check("features", "I15")
+        self._features = Check("features", "I15")
+        self._votes = Check("votes", "I12 I15")
         self._chain = Check("causal chain", "I4 I23")
         self._complete = Check("decision checks", "I5 I7 I23")
         self._orders = Check("orders and fills", "I14 I17")
+        self._costs = Check("fill costs", "I2 I14")
+        self._provenances = Check("provenance", "I14")
         self._ledger = Check("ledger", "I2 I3 I6")
         self._outcomes = Check("outcomes", "I2")
         self._limits = Check("limits", "I5")
@@ -70,6 +83,8 @@ class Audit:
         self._refused: set[tuple[str, int, int]] = set()
         self._records = RecordAudit(self._headers, self._unique, self._refused)
         self._identity = IdAudit(self._ids)
+        self._vectors = VectorAudit(self._features)
+        self._voting = VoteAudit(self._votes)
 
     def run(self, *, allow_running: bool = False) -> AuditReport:
         """Return what was found.
@@ -100,8 +115,8 @@ class Audit:
     def _all_checks(self) -> list[Check]:
         return [
             self._conservation, self._late_check, self._bar_check, self._headers, self._unique,
-            self._ids, self._vectors, self._chain, self._complete, self._orders, self._ledger,
-            self._outcomes, self._limits, self._tables,
+            self._ids, self._features, self._votes, self._chain, self._complete, self._orders,
+            self._costs, self._provenances, self._ledger, self._outcomes, self._limits, self._tables,
         ]  # fmt: skip
 
     def _notes(self, moved: str) -> list[str]:
@@ -164,12 +179,15 @@ class Audit:
         self._identity.see(place, message)
         self._evidence.see(place, message, config)
         if isinstance(message, BarClosed):
+            self._vectors.see_bar(message)
             if self._log.has_ticks:
                 key = (message.venue, message.symbol, message.timeframe, message.close_time_ns)
                 self._bars.setdefault(message.partition, {})[key] = (place, message)
         elif isinstance(message, FeaturesComputed):
             chain.see_features(place, message)
-            check_vector(self._vectors, place, message)
+            self._vectors.see_vector(place, message)
+        elif isinstance(message, SignalEmitted):
+            self._voting.see(place, message)
         elif isinstance(message, TickLate):
             key_late = (message.partition, message.offset, message.line)
             self._late.setdefault(message.partition, {})[key_late] = (place, message)
@@ -179,9 +197,7 @@ class Audit:
     def _audit_ticks(self) -> tuple[TradePrices | None, int | None]:
         """Return the accepted trades, and up to when every signal must have been decided."""
         if not self._log.has_ticks:
-            for check in (self._conservation, self._bar_check, self._late_check):
-                check.skip("the folder holds no ticks.parquet")
-            return None, None
+            return self._audit_recording(), None
         evidence, prices, sessions = self._evidence, TradePrices(), Sessions()
         settings, timeframes = evidence.bar_settings()
         if not evidence.one_lateness():
@@ -197,7 +213,7 @@ class Audit:
             bars = PartitionBars(partition, timeframes, lateness_ns, evidence.listings, sessions)
             records = self._followed(TICKS, partition)
             for tick in ticks.accepted(partition, records, start, rows):
-                if bars.add(tick) and tick.kind == KIND_TRADE:
+                if bars.add(tick):
                     prices.add(tick)
             watermarks.append(bars.watermark_ns)
             if start:
@@ -215,11 +231,29 @@ class Audit:
         through_ns = min(known) if known and len(known) == len(watermarks) else -1
         return (prices if whole else None), through_ns
 
+    def _audit_recording(self) -> TradePrices | None:
+        """Return the trades of the recording behind a folder without ticks, if it was given."""
+        for check in (self._conservation, self._late_check):
+            check.skip("the folder holds no ticks.parquet")
+        if self._recording is None:
+            self._bar_check.skip("the folder holds no ticks.parquet and no --input was given")
+            return None
+        self._recording.prepare(self._evidence.listings)
+        self._recording.compare(self._bar_check)
+        return self._recording.prices()
+
     def _across(self, prices: TradePrices | None, through_ns: int | None) -> None:
         evidence = self._evidence
+        if any(
+            self._log.start(BarClosed.topic, each) for each in self._log.partitions(BarClosed.topic)
+        ):
+            self._features.skip("the first bars are gone, from which features are computed again")
+        else:
+            self._vectors.compare()
         ChainAudit(self._chain, evidence, through_ns).run()
         check_halts(self._complete, evidence)
         OrderAudit(self._orders, evidence, prices).run()
+        FillAudit(self._costs, self._provenances, evidence, prices).run()
         audit_ledgers(self._ledger, self._outcomes, evidence, prices)
         for account in sorted({fact.message.account for fact in evidence.decisions}):
             LimitAudit(self._limits, evidence, prices, account).run()

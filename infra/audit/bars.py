@@ -6,7 +6,7 @@ into the bar whose `[open, close)` holds it; a bar counts once the watermark has
 """
 
 import math
-from bisect import bisect_right, insort
+from bisect import insort
 from collections import defaultdict
 from collections.abc import Iterable
 from decimal import Decimal
@@ -309,40 +309,3 @@ def compare_late(
         if wanted != row:
             rule = "market.late holds the ticks behind the watermark, each once"
             check.violate(rule, place, tick_id(*key), wanted or "no late tick", row or "no record")
-
-
-class TradePrices:
-    """Accepted trades of every market, for the price at a moment."""
-
-    def __init__(self) -> None:
-        self._trades: dict[Market, list[tuple[int, int, int, Decimal, Decimal]]] = defaultdict(list)
-        self._sorted: set[Market] = set()
-
-    def add(self, tick: Tick) -> None:
-        """Remember an accepted trade."""
-        self._trades[tick.market].append(
-            (tick.time_ns, tick.offset, tick.line, tick.price, tick.size)
-        )
-
-    def _of(self, market: Market) -> list[tuple[int, int, int, Decimal, Decimal]]:
-        trades = self._trades[market]
-        if market not in self._sorted:
-            trades.sort(key=lambda trade: trade[:3])
-            self._sorted.add(market)
-        return trades
-
-    def before(self, market: Market, time_ns: int) -> Decimal | None:
-        """Return the price of the newest trade before `time_ns`, None if there was none."""
-        trades = self._of(market)
-        index = bisect_right(trades, (time_ns, -1, -1, ZERO, ZERO)) - 1
-        return trades[index][3] if index >= 0 else None
-
-    def at(self, market: Market, time_ns: int) -> list[tuple[Decimal, Decimal]]:
-        """Return price and size of the trades at `time_ns`."""
-        trades = self._of(market)
-        index = bisect_right(trades, (time_ns, -1, -1, ZERO, ZERO))
-        found = []
-        while index < len(trades) and trades[index][0] == time_ns:
-            found.append(trades[index][3:])
-            index += 1
-        return found

@@ -8,7 +8,6 @@ from msgspec.structs import replace
 from infra.audit.report import Check, Place
 from infra.audit.ticks import Market
 from infra.settings import Settings, settings_hash
-from schemas.features import FEATURE_SCHEMAS
 from schemas.market import BarClosed, FeaturesComputed, InstrumentListed, TickLate
 from schemas.operations import (
     ControlApplied,
@@ -45,6 +44,9 @@ class Evidence:
         self._settings: dict[str, Settings] = {}
         self._newest_config = ""
         self.listings: dict[Market, InstrumentListed] = {}
+        self._every_listing: dict[Market, list[InstrumentListed]] = defaultdict(list)
+        self.quoted: set[Market] = set()
+        """Markets of which some bar has a quoted spread."""
         self.dead_letters: list[Fact[DeadLetterRecorded]] = []
         self.commands: list[Fact[ControlCommanded]] = []
         self.applied: list[Fact[ControlApplied]] = []
@@ -73,12 +75,14 @@ class Evidence:
                 self.bar_counts[message.timeframe] += 1
                 self.bar_configs.add(config)
                 self.timeframes.add(message.timeframe)
+                if message.spread_bps_mean is not None:
+                    self.quoted.add((message.venue, message.symbol))
             case FeaturesComputed():
                 self.features.add(message.id)
                 self.feature_counts[message.timeframe] += 1
                 self.timeframes.add(message.timeframe)
             case SignalEmitted():
-                # Votes are large and no check looks across topics at them.
+                # Votes are large, and they were checked when the signal was read.
                 self.signals.append(Fact(place, replace(message, votes=[]), config))
             case InstrumentListed():
                 self._see_listing(message)
@@ -106,9 +110,14 @@ class Evidence:
 
     def _see_listing(self, listing: InstrumentListed) -> None:
         market = market_of(listing)
+        self._every_listing[market].append(listing)
         known = self.listings.get(market)
         if known is None or listing.valid_from_ns >= known.valid_from_ns:
             self.listings[market] = listing
+
+    def listings_of(self, market: Market) -> list[InstrumentListed]:
+        """Return every listing of `market`: no record of a fill says which one counted."""
+        return self._every_listing[market]
 
     def _see_settings(self, published: SettingsPublished) -> None:
         self._newest_config = published.id
@@ -158,15 +167,3 @@ class Evidence:
 def market_of(listing: InstrumentListed) -> Market:
     """Return venue and symbol."""
     return listing.venue, listing.symbol
-
-
-def check_vector(check: Check, place: Place, message: FeaturesComputed) -> None:
-    """Record a feature vector that does not fit its schema or its mask."""
-    check.rows += 1
-    schema = FEATURE_SCHEMAS.get(message.schema_name)
-    found = (message.schema_hash, len(message.vector))
-    expected = ("a known schema", 0) if schema is None else (schema.schema_hash, len(schema))
-    check.require("the vector fits its schema", place, message.id, expected, found)
-    mask = sum(1 << i for i, value in enumerate(message.vector) if value is None)
-    rule = "the mask says which features are missing"
-    check.require(rule, place, message.id, mask, message.missing_mask)

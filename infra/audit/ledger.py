@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from decimal import ROUND_CEILING, ROUND_FLOOR, ROUND_HALF_EVEN, Context, Decimal
 from math import isclose
 
-from infra.audit.bars import TradePrices
 from infra.audit.evidence import Evidence, Fact
 from infra.audit.identity import Key
+from infra.audit.prices import TradePrices
 from infra.audit.report import Check
 from schemas.fields import Side
 from schemas.trading import OrderFilled, OrderPurpose, OutcomeClosed, PositionChanged
@@ -236,7 +236,7 @@ class LedgerAudit:
         market = (position.venue, position.symbol)
         own: list[Decimal | None] = [self._prices.before(market, time_ns)]
         if position.strategy:
-            own += [price for price, _ in self._prices.at(market, time_ns)]
+            own += [trade.price for _, trade in self._prices.at(market, time_ns)]
         candidates = []
         for price in own:
             worth: Decimal | None = ZERO

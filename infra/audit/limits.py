@@ -4,14 +4,15 @@ What was pending at that moment counts as filled. Where the log cannot tell whic
 same nanosecond came first, the reading that leaves more room counts: no false alarm.
 """
 
+from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from dataclasses import dataclass
 from decimal import Decimal
 
-from infra.audit.bars import TradePrices
 from infra.audit.evidence import Evidence, Fact
 from infra.audit.identity import Key, sent_order_id
 from infra.audit.ledger import WIDE, rounded
+from infra.audit.prices import TradePrices
 from infra.audit.report import Check
 from schemas.fields import Action, Provenance, Side
 from schemas.settings import PortfolioSettings
@@ -188,15 +189,10 @@ class LimitAudit:
 
     def _check_rate(self, fact: Fact[DecisionMade], portfolio: PortfolioSettings) -> None:
         time_ns = fact.message.event_time_ns
-        sent = sum(time_ns - MINUTE_NS < sent_ns < time_ns for sent_ns in self._recent(time_ns))
+        first = bisect_right(self._sent_ns, time_ns - MINUTE_NS)
+        sent = bisect_left(self._sent_ns, time_ns) - first
         limit = Decimal(portfolio.orders_per_minute_max)
         self._at_most(fact, "orders within a minute", Decimal(sent + 1), limit)
-
-    def _recent(self, time_ns: int) -> list[int]:
-        """Return the times of orders up to `time_ns`, those older than a minute forgotten."""
-        while self._sent_ns and self._sent_ns[0] <= time_ns - MINUTE_NS:
-            self._sent_ns.pop(0)
-        return [sent_ns for sent_ns in self._sent_ns if sent_ns < time_ns]
 
     def _check_signal(
         self, fact: Fact[DecisionMade], portfolio: PortfolioSettings, score_min: float

@@ -17,6 +17,7 @@ import pyarrow as pa
 from infra.audit.log import TICKS, LogRecord, TickRow
 from infra.audit.report import Check, Place
 from schemas.ddl import TICK_SIDES
+from schemas.fields import Provenance
 from schemas.market import InstrumentListed
 from schemas.operations import DeadLetterRecorded
 from schemas.ticks import (
@@ -87,10 +88,11 @@ def exact(value: float) -> Decimal:
 
 
 def parse_record(record: LogRecord) -> list[Line] | str:
-    """Return the lines of a record, or why it has none."""
+    """Return the lines of a record, or why none of it may be read; synthetic data never is."""
     headers = record.headers or {}
     content = headers.get("content-type", b"").split(b";")[0].strip().lower().decode("latin-1")
-    if headers.get("provenance", b"").decode("latin-1") not in PROVENANCE_CODES:
+    provenance = headers.get("provenance", b"").decode("latin-1")
+    if provenance not in PROVENANCE_CODES or provenance == Provenance.SYNTHETIC:
         return f"provenance {headers.get('provenance')!r}"
     if isinstance(record.message, list):
         return [_row_line(row) for row in record.message]

@@ -1,5 +1,6 @@
 """Ticks and bars of the session that `world` puts together, written by hand."""
 
+import math
 from decimal import Decimal
 from typing import Any, NamedTuple
 
@@ -134,8 +135,18 @@ def bars() -> list[BarClosed]:
     ]
 
 
+CLOSES = {1: 101.0, 2: 99.5, 3: 105.0}
+
+
 def features(of: BarClosed) -> FeaturesComputed:
+    """Of three bars most windows are not full: the change and the range are all there is."""
     schema = FEATURE_SCHEMAS["fs34"]
+    minute = (of.close_time_ns - T0) // (60 * SECOND_NS)
+    known = {"relative_spread": (of.high - of.low) / ((of.high + of.low) / 2)}
+    if minute > 1:
+        change = CLOSES[minute] / CLOSES[minute - 1]
+        known |= {"returns": change - 1, "log_returns": math.log(change)}
+    vector = [known.get(name) for name in schema.names]
     return FeaturesComputed(
         **PLACE,
         id=features_id(VENUE, SYMBOL, "1m", of.close_time_ns),
@@ -144,8 +155,8 @@ def features(of: BarClosed) -> FeaturesComputed:
         close_time_ns=of.close_time_ns,
         schema_name="fs34",
         schema_hash=schema.schema_hash,
-        vector=[None, *([0.5] * (len(schema) - 1))],
-        missing_mask=1,
+        vector=vector,
+        missing_mask=sum(1 << i for i, value in enumerate(vector) if value is None),
         partition=0,
         first_offset=of.first_offset,
         last_offset=of.last_offset,

@@ -38,11 +38,23 @@ def signal(of: FeaturesComputed, action: Action, close: float) -> SignalEmitted:
         version="1",
         content_hash="a" * 64,
         stance=Stance.BUY,
-        probability_sell=None,
-        probability_hold=None,
-        probability_buy=0.5,
+        probability_sell=0.25,
+        probability_hold=0.0,
+        probability_buy=0.75,
         weight=1.0,
         reason="because",
+    )
+    silent = Vote(
+        voter="model",
+        kind="onnx",
+        version="1",
+        content_hash="b" * 64,
+        stance=Stance.ABSTAIN,
+        probability_sell=None,
+        probability_hold=None,
+        probability_buy=None,
+        weight=0.0,
+        reason="no model is loaded",
     )
     return SignalEmitted(
         **PLACE,
@@ -59,7 +71,7 @@ def signal(of: FeaturesComputed, action: Action, close: float) -> SignalEmitted:
         trail_distance=None,
         horizon_bars=4,
         score=0.5,
-        votes=[vote],
+        votes=[vote, silent],
         reason="because",
         bar_id=of.cause,
     )
@@ -142,7 +154,11 @@ def update(of: DecisionMade, purpose: OrderPurpose, **fields: Any) -> OrderUpdat
     )
 
 
-def fill(of: OrderUpdated, seconds: float, price: str, fee: str, tick_price: str) -> OrderFilled:
+def fill(
+    of: OrderUpdated, seconds: float, price: str, fee: str, tick_price: str, slippage: str
+) -> OrderFilled:
+    """`slippage`: how much worse than which reference, in price."""
+    worse, reference = map(D, slippage.split())
     return OrderFilled(
         **OWNED,
         id=derive_id("trade.fills", of.order_id, at(seconds), 0, ""),
@@ -158,7 +174,7 @@ def fill(of: OrderUpdated, seconds: float, price: str, fee: str, tick_price: str
         fee_currency="USDT",
         liquidity="taker",
         tick_price=D(tick_price),
-        slippage_bps=1.0,
+        slippage_bps=float(worse * 10_000 / reference),
     )
 
 
@@ -203,9 +219,9 @@ def trading(vectors: list[FeaturesComputed]) -> list[Any]:
     submitted, done = OrderStatus.SUBMITTED, OrderStatus.FILLED
     stop, enter, exit_ = OrderPurpose.PROTECTIVE_STOP, OrderPurpose.ENTRY, OrderPurpose.EXIT
     sent = update(entry, enter, event_time_ns=at(60), sequence=0, status=submitted)
-    bought = fill(sent, 61, "102.01", "5.1005", "102.00")
+    bought = fill(sent, 61, "102.01", "5.1005", "102.00", "1.01 101")
     leaving = update(leave, exit_, event_time_ns=at(120), sequence=0, status=submitted)
-    sold = fill(leaving, 121, "104.99", "5.2495", "105.00")
+    sold = fill(leaving, 121, "104.99", "5.2495", "105.00", "-5.49 99.5")
     at_entry = {"event_time_ns": at(61), "cause": bought.id}
     at_exit = {"event_time_ns": at(121), "cause": sold.id, "sequence": 1}
     command_id = derive_id("ops.control", ACCOUNT, at(150), 0, "local/halt")

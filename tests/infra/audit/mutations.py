@@ -4,6 +4,7 @@ from decimal import Decimal
 
 from msgspec.structs import replace
 
+from schemas.fields import Provenance
 from schemas.market import BarClosed, FeaturesComputed, TickLate
 from schemas.operations import ControlApplied, ControlCommanded, DeadLetterRecorded
 from schemas.signals import SignalEmitted
@@ -17,43 +18,17 @@ from schemas.trading import (
     PositionChanged,
     Verdict,
 )
+from tests.infra.audit.changes import (
+    changed,
+    index_of,
+    revalued,
+    revoted,
+    synthetic,
+    without,
+    without_all,
+)
 from tests.infra.audit.facts import at, tick_line, tick_record
-from tests.infra.audit.world import session, write
-
-
-def index_of(records, kind, number=0, **fields):
-    """Return where the `number`-th message of `kind` with these fields stands."""
-    found = [
-        index
-        for index, record in enumerate(records)
-        if isinstance(record.message, kind)
-        and all(getattr(record.message, name) == value for name, value in fields.items())
-    ]
-    return found[number]
-
-
-def changed(kind, number=0, where=None, **fields):
-    """Return the session with fields of one message replaced."""
-    records = session()
-    index = index_of(records, kind, number, **(where or {}))
-    records[index] = write(replace(records[index].message, **fields))
-    return records
-
-
-def without(kind, number=0, **where):
-    records = session()
-    del records[index_of(records, kind, number, **where)]
-    return records
-
-
-def without_all(kind, **where):
-    records = session()
-    while True:
-        try:
-            del records[index_of(records, kind, **where)]
-        except IndexError:
-            return records
-
+from tests.infra.audit.world import session
 
 MUTATIONS = {
     "a bar is missing": (
@@ -180,9 +155,81 @@ MUTATIONS = {
         lambda: changed(OrderFilled, 0, quantity=Decimal("100.00001")),
         ("orders and fills", "its share", "trade.fills", 0, ""),
     ),
-    "a market order pays less than the trade": (
-        lambda: changed(OrderFilled, 0, price=Decimal("101.99")),
-        ("orders and fills", "at least the price", "trade.fills", 0, ""),
+    "a fill is a cent cheaper": (
+        lambda: changed(OrderFilled, 0, price=Decimal("102.00")),
+        ("fill costs", "the price follows", "trade.fills", 0, ""),
+    ),
+    "a sale is a cent dearer": (
+        lambda: changed(OrderFilled, 1, price=Decimal("105.00")),
+        ("fill costs", "the price follows", "trade.fills", 1, ""),
+    ),
+    "a fee is cheaper by the last digit": (
+        lambda: changed(OrderFilled, 1, fee=Decimal("5.24949999")),
+        ("fill costs", "the fee follows", "trade.fills", 1, ""),
+    ),
+    "a fee is paid in another currency": (
+        lambda: changed(OrderFilled, 1, fee_currency="USD"),
+        ("fill costs", "the fee follows", "trade.fills", 1, ""),
+    ),
+    "slippage has another sign": (
+        lambda: changed(OrderFilled, 0, slippage_bps=-100.0),
+        ("fill costs", "slippage is", "trade.fills", 0, ""),
+    ),
+    "a decision fills within its latency": (
+        lambda: changed(OrderFilled, 1, event_time_ns=at(120.25)),
+        ("fill costs", "only after the latency", "trade.fills", 1, ""),
+    ),
+    "a synthetic trade fills": (
+        lambda: changed(OrderFilled, 1, provenance=Provenance.SYNTHETIC),
+        ("provenance", "nothing synthetic", "trade.fills", 1, ""),
+    ),
+    "a fill is worth more than its trade": (
+        lambda: changed(OrderFilled, 0, provenance=Provenance.LIVE),
+        ("provenance", "no more than its decision and its trade", "trade.fills", 0, ""),
+    ),
+    "a decision is worth less than its fill": (
+        lambda: changed(DecisionMade, 0, provenance=Provenance.RECONSTRUCTED),
+        ("provenance", "no more than its decision and its trade", "trade.fills", 0, ""),
+    ),
+    "synthetic ticks are read": (
+        lambda: [*session(), synthetic(tick_line(184, price=1, size=1))],
+        ("conservation", "a record that cannot be read", "market.ticks", 7, "0/7/-1"),
+    ),
+    "a score does not follow from its votes": (
+        lambda: changed(SignalEmitted, 1, score=0.4999999),
+        ("votes", "the score follows", "trade.signals", 1, ""),
+    ),
+    "a voter voted twice": (
+        lambda: revoted(1, lambda votes: [votes[0], *votes]),
+        ("votes", "votes once", "trade.signals", 1, ""),
+    ),
+    "a vote has a negative weight": (
+        lambda: revoted(1, lambda votes: [replace(votes[0], weight=-1.0), votes[1]]),
+        ("votes", "none is negative", "trade.signals", 1, "/rule"),
+    ),
+    "a vote counts that abstained": (
+        lambda: revoted(1, lambda votes: [votes[0], replace(votes[1], weight=0.5)]),
+        ("votes", "who abstains", "trade.signals", 1, "/model"),
+    ),
+    "probabilities of a vote sum to more than one": (
+        lambda: revoted(1, lambda votes: [replace(votes[0], probability_hold=0.1), votes[1]]),
+        ("votes", "three probabilities", "trade.signals", 1, "/rule"),
+    ),
+    "no vote has a weight": (
+        lambda: revoted(1, lambda votes: [replace(votes[0], weight=0.0), votes[1]]),
+        ("votes", "some weight is positive", "trade.signals", 1, ""),
+    ),
+    "a return is not that of the bars": (
+        lambda: revalued(1, "returns", 99.5 / 101.0 - 1 + 2e-9),
+        ("features", "returns follows from the bars", "market.features", 1, "features/"),
+    ),
+    "a feature has a value too early": (
+        lambda: revalued(2, "sma_7", 101.0),
+        ("features", "sma_7 follows from the bars", "market.features", 2, "features/"),
+    ),
+    "a feature is missing that the bars give": (
+        lambda: revalued(2, "log_returns", None),
+        ("features", "log_returns follows from the bars", "market.features", 2, "features/"),
     ),
     "an order is filled before it is submitted": (
         lambda: changed(OrderUpdated, 0, status=OrderStatus.AMENDED),

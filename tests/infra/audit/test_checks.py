@@ -16,8 +16,9 @@ from schemas.trading import (
     OrderStatus,
     OrderUpdated,
 )
+from tests.infra.audit.changes import changed, index_of, without
 from tests.infra.audit.facts import SETTINGS, at
-from tests.infra.audit.mutations import MUTATIONS, changed, index_of, without
+from tests.infra.audit.mutations import MUTATIONS
 from tests.infra.audit.world import ListedLog, session, write
 
 
@@ -43,7 +44,9 @@ def test_a_true_session_is_clean():
     assert report.first is None
     assert report.clean
     assert all(check.rows for check in report.checks if check.name != "tables")
-    assert {check.name for check in report.checks if check.skipped} == {"conservation", "tables"}
+    skipped = {check.name for check in report.checks if check.skipped}
+    assert skipped == {"conservation", "features", "tables"}
+    assert "not computed again: adx_14" in report.check("features").skipped
 
 
 @pytest.mark.parametrize("name", MUTATIONS)

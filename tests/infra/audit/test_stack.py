@@ -79,7 +79,7 @@ def test_a_true_environment_is_clean(environment):
     assert report.first is None
     assert report.notes == []
     assert all(check.rows for check in report.checks)
-    assert not any(check.skipped for check in report.checks)
+    assert {check.name for check in report.checks if check.skipped} == {"features"}
 
 
 @pytest.mark.parametrize(

@@ -65,6 +65,7 @@ def session() -> list[Written]:
         notional_min=D(5),
         maker_fee_bps=10.0,
         taker_fee_bps=10.0,
+        quote_currency="USDT",
     )
     late = TickLate(
         **PLACE,
