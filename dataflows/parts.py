@@ -1,10 +1,9 @@
 """From settings to machines: the one place where operators meet what they need from outside."""
 
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 
 from dataflows.lanes import Lane
-from infra.onnx_session import ModelRefusedError, OnnxSession
+from dataflows.registry import load_scorers
 from infra.sessions import ALWAYS_OPEN, load_sessions
 from infra.settings import Settings
 from operators.bars import BarMachine, BarState
@@ -17,8 +16,6 @@ from operators.strategies import build_strategies
 from operators.voters.build import build_voters
 from schemas.features import FEATURE_SCHEMAS
 from schemas.instruments import InstrumentBook
-
-ARTEFACTS = Path(__file__).parents[1] / "onnx_models"
 
 
 class SessionLibrary(Mapping[str, SessionTable]):
@@ -92,18 +89,6 @@ def build_lane(
         marks_progress=marks_progress,
         observe=observe,
     )
-
-
-def load_scorers(settings: Settings) -> dict[str, OnnxSession | str]:
-    """Return each ONNX voter's model, or the reason why it abstains."""
-    scorers: dict[str, OnnxSession | str] = {}
-    for name, model in settings.models.items():
-        if model.enabled and model.kind == "onnx":
-            try:
-                scorers[name] = OnnxSession(ARTEFACTS / model.artefact)
-            except ModelRefusedError as error:
-                scorers[name] = str(error)
-    return scorers
 
 
 def adopt_settings(settings: Settings, portfolio: Portfolio) -> None:

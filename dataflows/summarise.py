@@ -7,7 +7,7 @@ from typing import Any
 from clickhouse_connect.driver.client import Client
 
 from dataflows.cli.output import console, print_json
-from dataflows.parts import ARTEFACTS
+from dataflows.registry import artefact_folders
 from infra.clickhouse.client import database_name
 from infra.report.environment import load_environment
 from infra.report.render import write_report
@@ -21,9 +21,7 @@ from schemas.times import parse_time_ns
 
 def training_periods(settings: Settings) -> Periods:
     """Return what the models of `settings` were trained on: a score inside it is in-sample."""
-    return read_training_periods(
-        [ARTEFACTS / model.artefact for model in settings.models.values() if model.artefact]
-    )
+    return read_training_periods(artefact_folders(settings))
 
 
 def _trade_start(settings: Settings) -> int | None:

@@ -1,6 +1,6 @@
 """Served models: the card of an artefact, and a session over exactly the bytes that it names."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, ClassVar
@@ -12,15 +12,19 @@ import onnxruntime as ort
 from msgspec import Struct
 
 from schemas.features import FEATURE_SCHEMAS, SEQUENCE_SCHEMAS
+from schemas.regime import REGIMES, RG11
 
 CARD_NAME = "card.json"
 MODEL_NAME = "model.onnx"
 CLASSES = ("sell", "hold", "buy")
-"""Order of the probability columns."""
+"""Order of the probability columns of a voter."""
+REGIME_CLASSES = tuple(regime.value for regime in REGIMES)
+"""Order of the probability columns of a regime model, which reads `rg11` and never votes."""
 
 OPSETS = {"": range(9, 22), "ai.onnx.ml": range(1, 4)}
 """Operator set versions that are served, by domain."""
 
+_SCHEMAS = {**FEATURE_SCHEMAS, **SEQUENCE_SCHEMAS, RG11.name: RG11}
 _SELF_TEST_TOLERANCE = 1e-4
 _EXTERNAL_MARK = b"location"
 """Key that every external tensor must carry, in whichever way its message is encoded."""
@@ -78,20 +82,23 @@ class OnnxSession:
 
     input_type: ClassVar[str] = "tensor(float)"
 
-    def __init__(self, folder: Path) -> None:
-        self.card, model = _read_verified(folder)
+    def __init__(self, artefact: Path | Mapping[str, bytes]) -> None:
+        """Open the artefact in a folder, or in the content of such a folder by file name."""
+        contents = read_contents(artefact) if isinstance(artefact, Path) else artefact
+        self.card, model = _read_verified(contents)
         self.version = self.card.version
         self.timeframe = self.card.timeframe
         self.feature_schema_hash = self.card.feature_schema_hash
         self.content_hash = sha256(model).hexdigest()
         self.input_shape = _check_features(self.card)
+        self.classes = self.card.classes
         _check_format(self.card, model)
         self._session = _open(self.card, model)
         self._input = self._check_shapes()
         self._run_self_test()
 
     def score(self, matrix: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
-        """Return (rows, 3) probabilities of sell, hold, buy for (rows, *input_shape) float32 inputs.
+        """Return (rows, classes) probabilities for (rows, *input_shape) float32 inputs.
 
         Raises `ValueError` for another shape or type.
         """
@@ -111,8 +118,8 @@ class OnnxSession:
             rule = f"must read one {self.input_type} (rows, *{self.input_shape!r})"
             raise _refuse(self.card, rule, inputs)
         outputs = {one.name: one.shape[1:] for one in self._session.get_outputs()}
-        if outputs.get("probabilities") != [len(CLASSES)]:
-            rule = f"must answer `probabilities` (rows, {len(CLASSES)})"
+        if outputs.get("probabilities") != [len(self.classes)]:
+            rule = f"must answer `probabilities` (rows, {len(self.classes)})"
             raise _refuse(self.card, rule, outputs)
         return str(inputs[0][0])
 
@@ -127,43 +134,60 @@ class OnnxSession:
             raise _refuse(self.card, rule, found.tolist())
 
 
+def read_contents(folder: Path) -> dict[str, bytes]:
+    """Return the bytes of every file of an artefact; raises `ModelRefusedError` if it has others."""
+    try:
+        return {one.name: one.read_bytes() for one in sorted(folder.iterdir())}
+    except OSError as e:
+        raise _refuse_card(folder.name, e) from e
+
+
 def load_card(folder: Path) -> ModelCard:
     """Return the card of the artefact in `folder`; raises `ModelRefusedError` if it has none."""
-    path = folder / CARD_NAME
     try:
-        return msgspec.json.decode(path.read_bytes(), type=ModelCard)
+        return _decode_card((folder / CARD_NAME).read_bytes())
     except (OSError, msgspec.DecodeError) as e:
-        msg = (
-            f"artefact {folder.name!r} must have a readable {CARD_NAME}; found {e}; train the model "
-            f"or restore the folder"
-        )
-        raise ModelRefusedError(msg) from e
+        raise _refuse_card(folder.name, e) from e
 
 
-def _read_verified(folder: Path) -> tuple[ModelCard, bytes]:
-    card = load_card(folder)
-    present = {one.name for one in folder.iterdir()} - {CARD_NAME}
+def _decode_card(content: bytes) -> ModelCard:
+    return msgspec.json.decode(content, type=ModelCard)
+
+
+def _refuse_card(name: str, error: object) -> ModelRefusedError:
+    return ModelRefusedError(
+        f"artefact {name!r} must have a readable {CARD_NAME}; found {error}; train the model "
+        f"or restore the folder"
+    )
+
+
+def _read_verified(contents: Mapping[str, bytes]) -> tuple[ModelCard, bytes]:
+    try:
+        card = _decode_card(contents[CARD_NAME])
+    except (KeyError, msgspec.DecodeError) as e:
+        raise _refuse_card(", ".join(sorted(contents)), e) from e
+    present = contents.keys() - {CARD_NAME}
     if present != card.files.keys() or MODEL_NAME not in card.files:
         rule = f"must hold exactly the files of its card, {sorted(card.files)}"
         raise _refuse(card, rule, sorted(present))
-    contents = {name: (folder / name).read_bytes() for name in card.files}
-    for name, content in contents.items():
-        found = sha256(content).hexdigest()
-        if found != card.files[name]:
-            raise _refuse(card, f"file {name!r} must hash to {card.files[name]!r}", found)
+    for name, expected in card.files.items():
+        found = sha256(contents[name]).hexdigest()
+        if found != expected:
+            raise _refuse(card, f"file {name!r} must hash to {expected!r}", found)
     # The session is built from these very bytes: nobody can swap the file in between.
     return card, contents[MODEL_NAME]
 
 
 def _check_features(card: ModelCard) -> tuple[int, ...]:
     """Return the shape of one row of the input."""
-    schema = FEATURE_SCHEMAS.get(card.feature_schema) or SEQUENCE_SCHEMAS.get(card.feature_schema)
+    schema = _SCHEMAS.get(card.feature_schema)
     expected = None if schema is None else schema.schema_hash
     if schema is None or card.feature_schema_hash != expected:
         rule = f"feature schema {card.feature_schema!r} must hash to {expected!r}"
         raise _refuse(card, rule, card.feature_schema_hash)
-    if card.classes != CLASSES:
-        raise _refuse(card, f"classes must be {CLASSES!r}", card.classes)
+    classes = REGIME_CLASSES if schema is RG11 else CLASSES
+    if card.classes != classes:
+        raise _refuse(card, f"classes must be {classes!r}", card.classes)
     if card.input_shape not in {(), schema.input_shape}:
         raise _refuse(card, f"input shape must be {schema.input_shape!r}", card.input_shape)
     return schema.input_shape

@@ -16,6 +16,7 @@ from typing import Any
 import tomli_w
 from pydantic import BaseModel, Field, SecretStr, ValidationError
 
+from infra.private_folder import make_private
 from schemas import settings as sections
 
 PREFIX = "QUANTSTREAM_"
@@ -49,6 +50,7 @@ class Settings(sections.Section):
     vote: sections.VoteSettings = sections.VoteSettings()
     portfolio: sections.PortfolioSettings = sections.PortfolioSettings()
     paper: sections.PaperSettings = sections.PaperSettings()
+    registry: sections.RegistrySettings = sections.RegistrySettings()
     control: sections.ControlSettings = sections.ControlSettings()
     serve: sections.ServeSettings = sections.ServeSettings()
     run: sections.RunSettings = sections.RunSettings()
@@ -93,7 +95,7 @@ def load_settings(
 
 def settings_json(settings: Settings) -> str:
     """Return the effective settings as canonical JSON, secrets masked and machine paths left out."""
-    plain = settings.model_dump(mode="json", exclude={"state_dir"})
+    plain = settings.model_dump(mode="json", exclude={"state_dir": True, "registry": {"root"}})
     return json.dumps(plain, sort_keys=True, separators=(",", ":"))
 
 
@@ -199,7 +201,7 @@ def write_settings(settings: Settings, file: Path) -> None:
     tree = plain.model_dump(mode="json", exclude_none=True)
     tree["kafka"]["password"] = secret_text(settings.kafka.password)
     tree["store"]["password"] = secret_text(settings.store.password)
-    file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    make_private(file.parent)
     descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "wb") as out:
         tomli_w.dump(tree, out)

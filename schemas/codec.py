@@ -1,7 +1,8 @@
 """Bytes of a record: JSON value, headers, and the rule by which a contract may change.
 
-Evolution rule: a message may only gain optional fields. An older reader ignores the new field, a newer
-reader fills its default; `tests/contracts` decodes golden bytes of every released version.
+Evolution rule: a message may only gain optional fields, an enumeration only values. An older reader
+ignores the new field and refuses a record with the new value (a dead letter, never a guess), a newer
+reader fills the field's default; `tests/contracts` decodes golden bytes of every released version.
 """
 
 from functools import cache

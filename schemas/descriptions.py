@@ -90,7 +90,7 @@ COMMON_FIELDS: dict[str, str] = {
     "return_pct": "Net profit and loss as a share of the entry notional.",
     "entry_fills": "Number of entry fills.",
     "exit_fills": "Number of exit fills.",
-    "command": "What is commanded: `halt` or `resume`.",
+    "command": "What is commanded: `halt`, `resume`, `activate` or `rollback`.",
     "signer": "Who signed.",
     "settings_json": "Effective settings as JSON, secrets masked.",
     "resolved": "Whether the alert is over.",

@@ -84,7 +84,7 @@ strings, so no digit is lost; times are integers of nanoseconds since 1970 UTC, 
 `cause`, `config` (hash of the effective settings), `epoch` (number of the writer's start),
 `provenance`, and the wall-clock stamps `ingest-ns` and `emit-ns`. A record whose `schema` header
 begins with `ProgressMarked` says only how far its partition is complete; skip it. A message may gain
-optional fields, never lose or change one.
+optional fields and an enumeration values; neither ever loses or changes one.
 """
 
 

@@ -16,6 +16,14 @@ class Command(StrEnum):
 
     HALT = "halt"
     RESUME = "resume"
+    ACTIVATE = "activate"
+    """Let a version of a model serve; obeyed by every lane, not by the account."""
+    ROLLBACK = "rollback"
+    """Let the version before serve again; obeyed by every lane, not by the account."""
+
+
+ACCOUNT_COMMANDS = frozenset({Command.HALT, Command.RESUME})
+"""Commands that the account obeys; the others are for the lanes."""
 
 
 class ControlCommanded(Struct, frozen=True, kw_only=True):
@@ -33,7 +41,11 @@ class ControlCommanded(Struct, frozen=True, kw_only=True):
     """Wall clock of the command line; never used to decide when the command takes effect."""
     signer: Name
     signature: str
-    """Ed25519 over the other fields (canonical JSON), base64."""
+    """Ed25519 over the environment and the other fields that are not empty (canonical JSON), base64."""
+    model: Name = ""
+    """Model that `activate` and `rollback` are about; empty for the others."""
+    version: str = ""
+    """Version that is to serve; empty for `halt` and `resume`."""
 
 
 class ControlApplied(Struct, frozen=True, kw_only=True):
@@ -49,6 +61,10 @@ class ControlApplied(Struct, frozen=True, kw_only=True):
     command: Command
     event_time_ns: TimeNs
     reason: str
+    model: Name = ""
+    """Model of the command; empty for `halt` and `resume`."""
+    version: str = ""
+    """Version of the command; empty for `halt` and `resume`."""
 
 
 class SettingsPublished(Struct, frozen=True, kw_only=True):

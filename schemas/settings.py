@@ -102,8 +102,8 @@ class ModelSettings(Section):
     """Whether it votes."""
     kind: Literal["onnx", "river"]
     """`onnx` scores a file, `river` learns online."""
-    artefact: str = ""
-    """Folder of the ONNX file and its card, relative to `onnx_models/` or absolute."""
+    artefact: str = Field(default="", pattern=r"^([a-z][a-z0-9_]{0,47})?$")
+    """Name of the model in the registry, whose active version votes; empty: the voter's own name."""
     timeframe: Timeframe = "1h"
     """Bars on which it votes."""
     horizon_bars: int = Field(default=4, ge=1)
@@ -117,7 +117,7 @@ class ModelSettings(Section):
 def default_models() -> dict[str, ModelSettings]:
     """Return the voters that are on by default."""
     return {
-        "lightgbm": ModelSettings(kind="onnx", artefact="artefacts/lightgbm_1h"),
+        "lightgbm": ModelSettings(kind="onnx", artefact="lightgbm_1h"),
         "river_logistic": ModelSettings(kind="river"),
     }
 
@@ -139,6 +139,30 @@ class VoteSettings(Section):
     """Weight of a rule's vote in the score."""
     score_min: float = Field(default=0.0, ge=-1.0, le=1.0)
     """An entry whose score is below this is denied (VOTE_AGAINST)."""
+    horizon_bars: int = Field(default=4, ge=1)
+    """Bars after which the label of a vote closes; models of another horizon do not vote."""
+    volatility_factor: float = Field(default=0.5, ge=0.0)
+    """Share of the horizon's deviation that a label calls noise, on top of the costs."""
+    fee_bps: float = Field(default=10.0, ge=0.0)
+    """Fee of one side of a trade, for labels and expected edges."""
+    half_spread_bps: float = Field(default=1.0, ge=0.0)
+    """Half of the spread, paid on either side."""
+    slippage_bps: float = Field(default=0.0, ge=0.0)
+    """What else one side costs against the price of the decision."""
+    edge_margin: float = Field(default=0.1, ge=0.0)
+    """Share of the round trip's cost by which an expected edge must exceed zero."""
+    lean_min: float = Field(default=0.02, ge=0.0, lt=1.0)
+    """Least difference of buy and sell with which a model agrees with a direction."""
+    weight_floor: float = Field(default=0.05, ge=0.0, le=0.5)
+    """Least weight of a model that votes."""
+    weight_cap: float = Field(default=0.60, gt=0.0, le=1.0)
+    """Greatest weight of a model."""
+    hedge_rate: float = Field(default=1.0, ge=0.0)
+    """How fast weights follow the merit of the models; 0 leaves them as configured."""
+    half_life_bars: float = Field(default=336.0, gt=0.0)
+    """Closes after which a model's score counts half."""
+    scored_min: int = Field(default=300, ge=1)
+    """Votes that must have settled before a model is judged by its score."""
 
 
 class PortfolioSettings(Section):
@@ -203,6 +227,23 @@ class RunSettings(Section):
     """Interval of recovery snapshots."""
     skew_ms_max: int = Field(default=3_600_000, ge=1)
     """How far one partition may run ahead of another in event time."""
+    lease_seconds: int = Field(default=15, ge=6, le=300)
+    """For how long the broker believes a silent run; another host starts no sooner."""
+
+
+PROJECT_KEYS = {"project": "eVfP4UNxsHh1aBjNLsetKwxQLc6c4kJL2XS8k6Jlp04="}
+"""Signer of the models that come with the release; its private half is in no repository."""
+
+
+class RegistrySettings(Section):
+    """Where models come from, and whose word counts."""
+
+    root: str = ""
+    """Folder of the registry; empty: `models` in the state folder, or the shipped one until that exists."""
+    public_keys: dict[str, str] = Field(default_factory=PROJECT_KEYS.copy)
+    """Ed25519 public keys by signer, base64; the key of the state folder counts beside them."""
+    versions_kept: int = Field(default=10, ge=2)
+    """Versions per model that are kept; what serves and what served before it always is."""
 
 
 class ControlSettings(Section):

@@ -23,6 +23,10 @@ class Vote(Struct, frozen=True, kw_only=True):
     weight: float
     """Effective weight in the score; 0 when abstaining or excluded."""
     reason: str
+    weight_configured: float | None = None
+    """Weight that the settings ask for, before governance."""
+    role: Name = "active"
+    """`active` if the vote counts, `shadow` if it is only recorded."""
 
 
 class SignalEmitted(Struct, frozen=True, kw_only=True):
@@ -56,3 +60,19 @@ class SignalEmitted(Struct, frozen=True, kw_only=True):
     """The rule with its numbers, in words."""
     bar_id: Identity
     provenance: Provenance
+    agreement: Name = ""
+    """How far the models agree, as a class; empty where no models were pooled."""
+    confidence: float | None = None
+    """Greatest pooled probability."""
+    multiplier: float | None = None
+    """Factor that the agreement class has earned."""
+    expected_edge_bps: float | None = None
+    """Expected move in the direction of the signal after costs."""
+    edge_threshold_bps: float | None = None
+    """Least expected edge at which the ensemble proposes an entry."""
+    probability_sell: float | None = None
+    """Pooled probability of a fall."""
+    probability_hold: float | None = None
+    """Pooled probability of neither."""
+    probability_buy: float | None = None
+    """Pooled probability of a rise."""

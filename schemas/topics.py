@@ -4,7 +4,7 @@ from typing import ClassVar, Protocol
 
 from msgspec import Struct
 
-from schemas import market, operations, signals, trading
+from schemas import market, models, operations, signals, trading
 
 DAY_MS = 24 * 3600 * 1000
 FOREVER_MS = -1
@@ -90,7 +90,17 @@ _ALL = (
         purpose="trading rules of each instrument",
     ),
     _symbol_topic(market.TickLate, 30, "features", "ticks later than the lateness allowance"),
+    _symbol_topic(models.ContextObserved, 365, "signals", "regime around each symbol"),
     _symbol_topic(signals.SignalEmitted, 365, "signals", "opinions with every vote"),
+    Topic(
+        name=models.ModelEventRecorded.topic,
+        message=models.ModelEventRecorded,
+        key=("model",),
+        partitioned=True,
+        retention_ms=FOREVER_MS,
+        written_by="signals",
+        purpose="which version of each model serves from when, its weight and its score",
+    ),
     _account_topic(trading.DecisionMade, "portfolio", "what was done with each signal, and why"),
     _account_topic(trading.OrderUpdated, "portfolio", "order commands and state changes"),
     _account_topic(trading.OrderFilled, "paper venue", "executed parts of orders"),

@@ -2,7 +2,18 @@
 
 import typer
 
-from dataflows.cli import demo, explain, life, operate, report, runs, verify
+from dataflows.cli import (
+    demo,
+    explain,
+    life,
+    models,
+    models_score,
+    operate,
+    report,
+    runs,
+    train,
+    verify,
+)
 
 app = typer.Typer(
     name="quantstream",
@@ -12,8 +23,9 @@ app = typer.Typer(
     help="A streaming trading system that explains every fill and every non-trade from its log. "
     "Everything here trades on PAPER. Exit codes: 0 ok, 1 failed, 2 usage, 3 refused by a safety rule.",
 )
-for module in (demo, life, runs, explain, verify, report, operate):
+for module in (demo, life, runs, explain, verify, report, operate, train, models):
     module.register(app)
+models_score.register(models.models_app)
 
 
 def main() -> None:

@@ -113,7 +113,8 @@ def config_validate(
 ) -> None:
     """Check a settings file (or the effective settings), strategies and models included."""
     with reporting(as_json=as_json):
-        from dataflows.parts import build_lane, load_scorers  # noqa: PLC0415
+        from dataflows.parts import build_lane  # noqa: PLC0415
+        from dataflows.registry import load_scorers  # noqa: PLC0415
         from schemas.instruments import InstrumentBook  # noqa: PLC0415
 
         loaded = load_settings(file)

@@ -10,8 +10,6 @@ from dataflows.cli.output import JsonFlag, console, print_json, reporting
 from infra.report.session import SessionTables, load_folder
 from infra.settings import Settings, load_settings
 
-MODELS = Path(__file__).resolve().parents[2] / "onnx_models"
-
 EnvironmentOption = Annotated[
     str,
     typer.Option("--environment", "--env", "-e", help="Environment to report on (from settings)."),
@@ -36,6 +34,7 @@ def report(
     as_json: JsonFlag = False,
 ) -> None:
     """Write the HTML report of a session and print its summary; all of it PAPER."""
+    from dataflows.registry import artefact_folders  # noqa: PLC0415  # onnxruntime is heavy
     from infra.report.render import write_report  # noqa: PLC0415  # Plotly is heavy
     from infra.report.summary import summarise  # noqa: PLC0415
     from infra.report.terminal import print_summary  # noqa: PLC0415
@@ -47,13 +46,10 @@ def report(
             raise ValueError(msg)
         settings = load_settings().settings
         session = load_folder(folder) if folder else _load_archived(settings, environment)
-        artefacts = [
-            MODELS / model.artefact for model in settings.models.values() if model.artefact
-        ]
         summary = summarise(
             session,
             starting_cash(session, settings),
-            training_periods=read_training_periods(artefacts),
+            training_periods=read_training_periods(artefact_folders(settings)),
         )
         page = out or (folder or Path()) / "report.html"
         size_bytes = write_report(session, summary, page)

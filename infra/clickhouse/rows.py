@@ -146,7 +146,8 @@ def _framed_fast(message: type[Struct], found: list[_Located]) -> pl.DataFrame:
         if isinstance(dtype, pl.Decimal):
             _check_decimals(frame[name])
     own = frame.with_columns(
-        *(pl.col(name).fill_null(value) for name, value in _defaults(message).items())
+        *(pl.col(name).fill_null(value) for name, value in _defaults(message).items()),
+        *_nested_defaults(message),
     ).cast(wanted)
     timed = own.cast(dict.fromkeys(time_columns(message), pl.Datetime("ns", "UTC")))
     return pl.concat([timed, _log_columns(found)], how="horizontal")
@@ -162,6 +163,23 @@ def _defaults(message: type[Struct]) -> dict[str, Any]:
         for field in info.fields
         if field.default is not NODEFAULT and field.default is not None
     }
+
+
+@cache
+def _nested_defaults(message: type[Struct]) -> list[pl.Expr]:
+    """Return one expression per list of messages inside `message` whose own fields have defaults."""
+    info = inspect.type_info(message)
+    assert isinstance(info, inspect.StructType)
+    filled = []
+    for field in info.fields:
+        kind = field.type
+        if isinstance(kind, inspect.ListType) and isinstance(kind.item_type, inspect.StructType):
+            defaults = _defaults(kind.item_type.cls)
+            fields = [pl.field(name).fill_null(value) for name, value in defaults.items()]
+            if fields:
+                inner = pl.element().struct.with_fields(*fields)
+                filled.append(pl.col(field.encode_name).list.eval(inner))
+    return filled
 
 
 def _check_decimals(texts: pl.Series) -> None:

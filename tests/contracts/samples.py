@@ -1,7 +1,8 @@
 """One realistic chain of records, entry to exit, and its golden bytes.
 
 `python -m tests.contracts.samples` writes the golden files that are missing; it never rewrites one,
-because bytes that were released once must be readable for ever.
+because bytes that were released once must be readable for ever. A new class only adds to the list
+of released fields.
 """
 
 from decimal import Decimal
@@ -18,6 +19,7 @@ from schemas.features import FEATURE_SCHEMAS
 from schemas.fields import Action, Provenance, Side, Stance
 from schemas.ids import bar_id, client_order_id, derive_id, features_id, tick_id
 from schemas.market import BarClosed, FeaturesComputed, InstrumentListed, TickLate
+from schemas.models import ContextObserved, ModelEventKind, ModelEventRecorded
 from schemas.operations import (
     AlertRaised,
     Command,
@@ -26,6 +28,7 @@ from schemas.operations import (
     SettingsPublished,
     build_dead_letter,
 )
+from schemas.regime import Regime
 from schemas.signals import SignalEmitted, Vote
 from schemas.ticks import TickLine
 from schemas.trading import (
@@ -350,6 +353,39 @@ def samples() -> list[Struct]:
             event_time_ns=OPEN_NS,
             reason="drill",
         ),
+        ModelEventRecorded(
+            id="1" * 32,
+            cause="c" * 32,
+            model="lightgbm",
+            kind=ModelEventKind.ACTIVATED,
+            version="2.bbbbbbbb",
+            content_hash="b" * 64,
+            previous_version="1.aaaaaaaa",
+            partition=2,
+            effective_from_ns=OPEN_NS + 1,
+            weight_configured=0.25,
+            weight_effective=None,
+            scored_events=500,
+            log_loss=1.0986,
+            reason="drill",
+            event_time_ns=OPEN_NS,
+        ),
+        ContextObserved(
+            id="2" * 32,
+            cause="c" * 32,
+            venue=VENUE,
+            symbol=SYMBOL,
+            event_time_ns=OPEN_NS,
+            kind="regime",
+            regime=Regime.BULL_TRENDING,
+            confidence=0.75,
+            regime_since_ns=OPEN_NS - HOUR_NS,
+            transitions=3,
+            source="rule",
+            version="1",
+            content_hash="a" * 64,
+            reason="slope 0.7 %; range ratio 1.1",
+        ),
         SettingsPublished(id="e" * 12, settings_json='{"bars":{"lateness_ms":2000}}'),
         AlertRaised(
             id="f" * 32, cause="", kind="LAG", resolved=False, event_time_ns=OPEN_NS, text="behind"
@@ -386,14 +422,43 @@ def _bare(kind: Any, components: dict[str, Any]) -> Any:
     return [_bare(inner, components) for inner in kind] if isinstance(kind, list) else kind
 
 
+def has_grown(released: Any, today: Any) -> bool:
+    """Return whether `today` says the same as `released` but for what a contract may gain.
+
+    An enumeration may gain a value, a nested message an optional field.
+    """
+    if not (isinstance(released, dict) and isinstance(today, dict)):
+        return bool(released == today)
+    optional = {name: kind for name, kind in today.items() if name not in released}
+    if optional or not released.keys() <= today.keys():
+        return False
+    return all(_part_has_grown(name, kind, today[name]) for name, kind in released.items())
+
+
+def _part_has_grown(name: str, released: Any, today: Any) -> bool:
+    if name == "enum":
+        return set(released) <= set(today)
+    if name == "properties":
+        gained = [kind for field, kind in today.items() if field not in released]
+        same = released.keys() <= today.keys()
+        return (
+            same
+            and all("default" in kind for kind in gained)
+            and all(has_grown(kind, today[field]) for field, kind in released.items())
+        )
+    return has_grown(released, today)
+
+
 def main() -> None:
     GOLDEN.mkdir(parents=True, exist_ok=True)
-    files = {f"{type(each).__name__}.json": encode(each) + b"\n" for each in samples()}
-    fields = {each.__name__: describe_fields(each) for each in contract_classes()}
-    files["fields.json"] = msgspec.json.format(msgspec.json.encode(fields), indent=1) + b"\n"
-    for name, content in files.items():
-        if not (GOLDEN / name).exists():
-            (GOLDEN / name).write_bytes(content)
+    for each in samples():
+        file = GOLDEN / f"{type(each).__name__}.json"
+        if not file.exists():
+            file.write_bytes(encode(each) + b"\n")
+    listed = GOLDEN / "fields.json"
+    released = msgspec.json.decode(listed.read_bytes()) if listed.exists() else {}
+    today = {each.__name__: describe_fields(each) for each in contract_classes()}
+    listed.write_bytes(msgspec.json.format(msgspec.json.encode(today | released), indent=1) + b"\n")
 
 
 if __name__ == "__main__":

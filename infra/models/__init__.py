@@ -1,0 +1,1 @@
+"""The registry of models: immutable artefacts, one signed manifest, and loading by exact bytes."""

@@ -1,0 +1,141 @@
+"""`quantstream train` and `quantstream models score`: exit codes, documents, what they leave behind."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import polars as pl
+import pytest
+from typer.testing import CliRunner
+
+from dataflows.cli.main import app
+from infra.onnx_session import OnnxSession
+from tests.onnx_models.recorded import HOURS, LATER, SYMBOLS, write_days
+
+QUICK = ("--folds", "0")
+
+
+def run(*words):
+    return CliRunner().invoke(app, [str(word) for word in words])
+
+
+@pytest.fixture(scope="module")
+def bars(tmp_path_factory):
+    return write_days(tmp_path_factory.mktemp("recordings") / "bars.parquet", days=90)
+
+
+@pytest.fixture(scope="module")
+def later(tmp_path_factory):
+    path = tmp_path_factory.mktemp("recordings") / "later.parquet"
+    return write_days(path, days=40, source=LATER)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, bars, later):
+    out = tmp_path_factory.mktemp("out")
+    words = ("train", "lightgbm", "--data", bars, "--holdout", later, "--out", out, *QUICK)
+    return out, run(*words, "--json"), run(*words)
+
+
+@pytest.mark.acceptance("S-081", criterion="One command runs data to decision")
+def test_one_command_trains_judges_and_tells(trained, measured):
+    out, first, second = trained
+    assert first.exit_code == 0, first.output
+    document = json.loads(first.stdout)
+    (model,) = document["models"]
+    assert document["ok"] is True
+    assert OnnxSession(out / "lightgbm_1h").version == model["version"]
+    assert {"test", "holdout", "baselines", "importance"} <= model["evaluation"].keys()
+    assert (out / "report.html").stat().st_size > 1_000_000
+    assert second.exit_code == 0
+    assert "lightgbm_1h" in second.stdout
+    assert "(kept)" in second.stdout
+    assert "class prior" in second.stdout
+    measured(f"beats prior: {model['beats_prior']}, gate: {model['gate']['passed']}")
+
+
+def test_models_are_scored_on_other_data_and_their_own_is_called_in_sample(
+    trained, bars, later, tmp_path
+):
+    out, *_ = trained
+    page = tmp_path / "page.html"
+    found = run("models", "score", later, "--root", out, "--out", page, "--json")
+    assert found.exit_code == 0, found.output
+    document = json.loads(found.stdout)
+    assert document["in_sample"] is False
+    assert document["scored"][0]["name"] == "lightgbm_1h"
+    assert page.exists()
+    again = run("models", "score", bars, "--root", out, "--out", page)
+    assert again.exit_code == 0
+    assert "IN-SAMPLE" in again.stdout
+
+
+def change(bars, path, **columns):
+    pl.read_parquet(bars).with_columns(**columns).write_parquet(path)
+    return path
+
+
+def test_data_that_was_not_recorded_is_refused_by_a_safety_rule(bars, tmp_path):
+    path = change(bars, tmp_path / "x.parquet", provenance=pl.lit("synthetic"))
+    found = run("train", "lightgbm", "--data", path, "--out", tmp_path / "out", "--json")
+    assert found.exit_code == 3
+    assert "must be recorded" in json.loads(found.stdout)["error"]
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (("--symbol", "FTTUSDT"), "symbols must be in the data"),
+        (("--horizon", "3"), "horizon must be labelled"),
+        (("--holdout", "{bars}"), "holdout must begin after the training data"),
+        (("--folds", "20"), "must have at least 200 rows"),
+    ],
+)
+def test_a_question_that_makes_no_sense_is_a_usage_error(bars, tmp_path, words, text):
+    said = [word.format(bars=bars) for word in words]
+    found = run("train", "lightgbm", "--data", bars, "--out", tmp_path / "out", *said, "--json")
+    assert found.exit_code == 2
+    assert text in json.loads(found.stdout)["error"]
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_unknown_kind_is_a_usage_error(bars, tmp_path):
+    found = run("train", "oracle", "--data", bars, "--out", tmp_path, "--json")
+    assert found.exit_code == 2
+    assert "must be one of xgboost, lightgbm" in json.loads(found.stdout)["error"]
+
+
+def test_too_few_rows_are_a_usage_error(tmp_path):
+    path = write_days(tmp_path / "bars.parquet", days=5, symbols=SYMBOLS[:1])
+    found = run("train", "lightgbm", "--data", path, "--out", tmp_path / "out", "--json")
+    assert found.exit_code == 2
+    assert "must have at least 200 rows; found" in json.loads(found.stdout)["error"]
+
+
+def test_an_unreadable_file_is_a_usage_error(tmp_path):
+    path = tmp_path / "bars.parquet"
+    path.write_bytes(HOURS.read_bytes()[:1000])
+    found = run("train", "lightgbm", "--data", path, "--out", tmp_path / "out", "--json")
+    assert found.exit_code == 2
+    assert "recording 'bars.parquet' must be readable" in json.loads(found.stdout)["error"]
+
+
+def test_ctrl_c_leaves_no_half_artefact(bars, tmp_path):
+    command = [sys.executable, "-m", "dataflows.cli.main", "train", "xgboost"]
+    command += ["--data", str(bars), "--out", str(tmp_path / "out")]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=os.environ | {"TERM": "dumb"}
+    )
+    # The first fold that is kept says that training is under way, in the midst of the next one.
+    deadline = time.monotonic() + 120
+    while not list((tmp_path / "out").rglob("*.npz")) and time.monotonic() < deadline:
+        assert process.poll() is None, process.stdout.read()
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=30) != 0
+    process.stdout.close()
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {".folds"}
