@@ -9,6 +9,7 @@ VENV := .venv
 PYTHON := $(VENV)/bin/python
 RUN_READY := $(VENV)/.ready-run
 DEV_READY := $(VENV)/.ready-dev
+TRAIN_READY := $(VENV)/.ready-train
 PIP_INSTALL := $(PYTHON) -m pip install --quiet --disable-pip-version-check --no-input
 # Two workers, one per core; the tests that share a broker and a store stay on one of them.
 PYTEST := $(PYTHON) -m pytest
@@ -25,7 +26,10 @@ help: ## List the verbs
 setup: $(RUN_READY) ## Create .venv with the pinned packages and fetch the broker's jars (instant when done)
 
 .PHONY: setup-dev
-setup-dev: $(DEV_READY) ## The same, and what lint, types, tests and training need
+setup-dev: $(DEV_READY) ## The same, and what lint, types, tests and trees need
+
+.PHONY: setup-train
+setup-train: $(TRAIN_READY) ## The same, and PyTorch for the networks (5 GB more)
 
 $(PYTHON):
 	@found=""; \
@@ -50,6 +54,11 @@ $(RUN_READY): requirements/run.txt pyproject.toml | $(PYTHON)
 $(DEV_READY): requirements/dev.txt $(RUN_READY)
 	@echo "installing the pinned packages for development (about 0.3 GB more, once) …"
 	@$(PIP_INSTALL) --require-hashes --only-binary :all: -r requirements/dev.txt
+	@touch $@
+
+$(TRAIN_READY): requirements/train.txt $(DEV_READY)
+	@echo "installing PyTorch and what it needs (about 5 GB more, once) …"
+	@$(PIP_INSTALL) --require-hashes --only-binary :all: -r requirements/train.txt
 	@touch $@
 
 # --- use ------------------------------------------------------------------------------------------
@@ -107,12 +116,12 @@ render: $(DEV_READY) ## Derived pages again: JSON Schema, DDL, dictionary, comma
 golden: $(DEV_READY) ## Golden bytes of new message classes; what exists is never rewritten
 	$(PYTHON) -m tests.contracts.samples
 
+MODELS_OUT ?= build/models
 .PHONY: models
-models: $(DEV_READY) ## Train the shipped ONNX model again from the shipped recordings
-	$(PYTHON) -m onnx_models.train_lightgbm \
-	  --data onnx_models/recordings/bars_5m_binance_spot_train.parquet \
-	  --holdout onnx_models/recordings/bars_5m_binance_spot_demo.parquet \
-	  --out onnx_models/artefacts/lightgbm_1h
+models: $(TRAIN_READY) ## Train the shipped models again from the shipped recordings, into build/models
+	$(VENV)/bin/quantstream train all --out $(MODELS_OUT) \
+	  --data onnx_models/recordings/bars_1h_binance_spot_train.parquet \
+	  --holdout onnx_models/recordings/bars_1h_binance_spot_later.parquet
 
 .PHONY: pins
 pins: ## Resolve requirements/*.txt again from pyproject.toml (needs uv on PATH)
@@ -120,7 +129,10 @@ pins: ## Resolve requirements/*.txt again from pyproject.toml (needs uv on PATH)
 	  --python-version 3.11 pyproject.toml requirements/build.in -o requirements/run.txt
 	uv pip compile -q --universal --generate-hashes --no-annotate --no-header --no-emit-index-url \
 	  --python-version 3.11 pyproject.toml requirements/build.in --extra dev --extra train \
-	  --constraint requirements/run.txt -o requirements/dev.txt
+	  --constraint requirements/run.txt --override requirements/without-torch.in -o requirements/dev.txt
+	uv pip compile -q --universal --generate-hashes --no-annotate --no-header --no-emit-index-url \
+	  --python-version 3.11 pyproject.toml requirements/build.in --extra dev --extra train \
+	  --constraint requirements/dev.txt -o requirements/train.txt
 
 .PHONY: clean
 clean: ## Remove caches and build output; .venv and the state folder stay

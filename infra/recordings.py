@@ -167,6 +167,24 @@ class Recording:
                 provenance=pl.lit(code, dtype=RECORDED_TICKS["provenance"])
             )
 
+    def bars(self) -> pl.DataFrame:
+        """Return the usable bars as recorded (columns of the layout), in the order of the file.
+
+        Raises ValueError if the recording holds no bars.
+        """
+        if self.layout != "bars":
+            msg = f"recording {self.path.name!r} must hold bars; found {self.layout!r}; choose bars"
+            raise ValueError(msg)
+        self.skipped = Counter()
+        parts = pl.concat(self._parts(self.skipped))
+        return parts.rename({"event_time_ns": "ts_ns"}).select(LAYOUTS["bars"])
+
+    def stated_provenances(self) -> set[str]:
+        """Return what a column `provenance` of the file says; empty if it has none."""
+        if "provenance" not in _scan(self.path).collect_schema():
+            return set()
+        return set(_scan(self.path).select("provenance").unique().collect().to_series().to_list())
+
     def _row_ticks(
         self, chunk_rows: int, start_ns: int | None, end_ns: int | None
     ) -> Iterator[pl.DataFrame]:

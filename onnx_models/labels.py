@@ -1,4 +1,11 @@
-"""What a model learns to foresee, and which rows it may learn it from."""
+"""What a model learns to foresee: which barrier the closes of the next bars leave first.
+
+Triple-barrier labels after M. Lopez de Prado, *Advances in Financial Machine Learning* (2018), ch. 3,
+with two changes. Closes touch the barriers, not highs and lows: a signal acts at a close, and a bar
+whose high and low lie beyond both barriers would have no answer. The band is the cost of a round
+trip plus a share of the deviation expected over the horizon, so that a label of direction is a move
+that could have paid.
+"""
 
 import numpy as np
 import numpy.typing as npt
@@ -6,13 +13,18 @@ import polars as pl
 from msgspec import Struct
 
 IntArray = npt.NDArray[np.int64]
+FloatArray = npt.NDArray[np.float64]
 
 SELL, HOLD, BUY = 0, 1, 2
 UNKNOWN = -1
+HORIZONS_BARS = (1, 4)
+"""Horizons that a data set is labelled for; with hourly bars one and four hours."""
+
+_SERIES = ("venue", "symbol")
 
 
 class Labelling(Struct, frozen=True, kw_only=True):
-    """Three classes of the forward return against a band that trading must overcome."""
+    """Three classes: the first close beyond a band that trading must overcome, or none."""
 
     horizon_bars: int = 4
     cost_bps: float = 22.0
@@ -24,58 +36,51 @@ class Labelling(Struct, frozen=True, kw_only=True):
     def definition(self) -> str:
         """The label in words."""
         return (
-            f"r = close[+{self.horizon_bars}] / close - 1; band = {self.cost_bps:g} bps + "
-            f"{self.volatility_factor:g} * volatility_30 * sqrt({self.horizon_bars}); "
-            f"buy if r > band, sell if r < -band, else hold"
+            f"r[i] = close[+i] / close - 1 for i = 1..{self.horizon_bars}; band = "
+            f"{self.cost_bps:g} bps + {self.volatility_factor:g} * volatility_30 * "
+            f"sqrt({self.horizon_bars}); the first r[i] beyond the band decides: buy if above band, "
+            f"sell if below -band; hold if none is"
         )
 
 
-class DatasetSplit(Struct, frozen=True, kw_only=True):
-    """Row numbers of three periods in order of time; what lies between belongs to none."""
+class Target(Struct, frozen=True, kw_only=True):
+    """What became of each bar, by one labelling."""
 
-    train: IntArray
-    calibration: IntArray
-    """Decides when boosting stops."""
-    test: IntArray
-    """Seen once, by the evaluation."""
+    labelling: Labelling
+    labels: IntArray
+    """0 sell, 1 hold, 2 buy; `UNKNOWN` where the horizon has not closed or there is no band."""
+    returns: FloatArray
+    """close[+horizon] / close - 1; NaN where the horizon has not closed."""
+    ends_ns: IntArray
+    """Close time of the horizon's last bar, after which the label is known; 0 where unknown."""
 
 
-def label_rows(rows: pl.DataFrame, labelling: Labelling) -> tuple[IntArray, IntArray]:
-    """Return each row's class (`UNKNOWN` if not settled) and the close time that settles it.
+def label_rows(rows: pl.DataFrame, labelling: Labelling) -> Target:
+    """Return what became of each bar.
 
-    `rows` has `venue`, `symbol`, `close_time_ns`, `close` and `volatility` (per bar), each series
-    in time order. A row whose horizon is longer in time than in bars, because a bar is missing, is
-    settled by the bar that is there; its end time says when.
+    `rows` has `venue`, `symbol`, `close_time_ns`, `close` and `volatility` (standard deviation of
+    the return of one bar), each series in time order. Where a bar is missing the next one counts:
+    the horizon is then longer in time, and its end says so. A label of direction is counted as known
+    at the horizon's end too, though its barrier may have been touched before.
     """
-    ahead, series = -labelling.horizon_bars, ["venue", "symbol"]
-    forward = pl.col("close").shift(ahead).over(series) / pl.col("close") - 1.0
-    noise = labelling.volatility_factor * pl.col("volatility") * labelling.horizon_bars**0.5
-    band = labelling.cost_bps / 1e4 + noise
-    label = pl.when(forward > band).then(BUY).when(forward < -band).then(SELL).otherwise(HOLD)
-    known = forward.is_not_null() & band.is_not_null()
+    horizon = labelling.horizon_bars
+    close = pl.col("close")
+    moves = [close.shift(-i).over(_SERIES) / close - 1.0 for i in range(1, horizon + 1)]
+    noise = labelling.volatility_factor * pl.col("volatility") * horizon**0.5
+    band = pl.lit(labelling.cost_bps / 1e4) + noise
+    # Asked from the last bar back, so that the first touch is the one that stands.
+    label = pl.lit(HOLD)
+    for move in reversed(moves):
+        label = pl.when(move > band).then(BUY).when(move < -band).then(SELL).otherwise(label)
+    known = moves[-1].is_not_null() & band.is_not_null()
     found = rows.select(
         label=pl.when(known).then(label).otherwise(UNKNOWN).cast(pl.Int64),
-        end=pl.col("close_time_ns").shift(ahead).over(series).fill_null(0),
+        forward=moves[-1].fill_null(float("nan")),
+        end=pl.col("close_time_ns").shift(-horizon).over(_SERIES).fill_null(0),
     )
-    return found["label"].to_numpy(), found["end"].to_numpy()
-
-
-def split_rows(
-    times_ns: IntArray,
-    end_times_ns: IntArray,
-    embargo_ns: int,
-    shares: tuple[float, float] = (0.6, 0.8),
-) -> DatasetSplit:
-    """Return the chronological split at `shares` of the time range, purged and with an embargo.
-
-    A row of an earlier period whose label is settled at or after the next period's start is purged;
-    a period begins `embargo_ns` after the boundary, so that no row beside it sees the same moves.
-    """
-    first, last = int(times_ns.min()), int(times_ns.max())
-    boundaries = [first + int((last - first) * share) for share in shares]
-    starts = [boundary + embargo_ns for boundary in boundaries]
-    return DatasetSplit(
-        train=np.flatnonzero(end_times_ns < boundaries[0]),
-        calibration=np.flatnonzero((times_ns >= starts[0]) & (end_times_ns < boundaries[1])),
-        test=np.flatnonzero(times_ns >= starts[1]),
+    return Target(
+        labelling=labelling,
+        labels=found["label"].to_numpy(),
+        returns=found["forward"].to_numpy(),
+        ends_ns=found["end"].to_numpy(),
     )

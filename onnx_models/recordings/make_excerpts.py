@@ -11,6 +11,8 @@ from pathlib import Path
 import polars as pl
 import pyarrow.parquet as pq
 
+from onnx_models.dataset import to_hourly
+
 BARS = "bars/bars_5m_binance_spot_202401_202409.parquet"
 TRADES = "ticks/crypto_trades_binance_20240808.parquet"
 SYMBOLS = ("BTCUSDT", "ETHUSDT", "SOLUSDT", "XRPUSDT", "DOGEUSDT", "LINKUSDT")
@@ -22,6 +24,9 @@ DEMO_START_NS = 1_717_200_000_000_000_000
 DEMO_END_NS = 1_723_161_600_000_000_000
 """2024-08-09 00:00: the last bar opens 5 minutes before it."""
 
+LATER_END_NS = 1_725_667_200_000_000_000
+"""2024-09-07 00:00: the last whole day of the source."""
+
 
 def cut_bars(source: Path, start_ns: int, end_ns: int) -> pl.DataFrame:
     """Return the bars of `SYMBOLS` that open in [start_ns, end_ns), by symbol and time."""
@@ -29,6 +34,18 @@ def cut_bars(source: Path, start_ns: int, end_ns: int) -> pl.DataFrame:
         pl.read_parquet(source / BARS)
         .filter(pl.col("symbol").is_in(SYMBOLS))
         .filter(pl.col("ts_ns").is_between(start_ns, end_ns, closed="left"))
+        .sort("symbol", "ts_ns")
+    )
+
+
+def cut_hours(source: Path, start_ns: int, end_ns: int) -> pl.DataFrame:
+    """Return the hours of [start_ns, end_ns) of every symbol of the source, made of its bars."""
+    bars = pl.read_parquet(source / BARS)
+    inside = bars.filter(pl.col("ts_ns").is_between(start_ns, end_ns, closed="left"))
+    return (
+        to_hourly(inside)
+        .rename({"open_time_ns": "ts_ns"})
+        .select(bars.columns)
         .sort("symbol", "ts_ns")
     )
 
@@ -63,6 +80,8 @@ def write_excerpt(frame: pl.DataFrame, path: Path) -> None:
 def make_excerpts(source: Path, out: Path) -> dict[str, str]:
     """Write every excerpt and `SHA256SUMS` into `out`; return the checksums by file name."""
     excerpts = {
+        "bars_1h_binance_spot_later.parquet": cut_hours(source, DEMO_START_NS, LATER_END_NS),
+        "bars_1h_binance_spot_train.parquet": cut_hours(source, TRAIN_START_NS, DEMO_START_NS),
         "bars_5m_binance_spot_demo.parquet": cut_bars(source, DEMO_START_NS, DEMO_END_NS),
         "bars_5m_binance_spot_train.parquet": cut_bars(source, TRAIN_START_NS, DEMO_START_NS),
         "trades_binance_spot_20240808.parquet": cut_trades(source),

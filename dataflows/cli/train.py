@@ -1,0 +1,187 @@
+"""`quantstream train`: models from recorded bars, judged on what they never saw."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from dataflows.cli.output import (
+    JsonFlag,
+    SafetyRefusedError,
+    console,
+    errors,
+    print_json,
+    print_table,
+    reporting,
+)
+
+if TYPE_CHECKING:
+    from onnx_models.dataset import DataSet
+    from onnx_models.train import TrainedModel
+
+REPORT_NAME = "report.html"
+
+DataOption = Annotated[
+    list[Path],
+    typer.Option("--data", exists=True, dir_okay=False, help="Recorded 5m to 1h bars; repeatable."),
+]
+OutOption = Annotated[Path, typer.Option("--out", file_okay=False, help="Folder of the results.")]
+HoldoutOption = Annotated[
+    list[Path] | None,
+    typer.Option("--holdout", exists=True, dir_okay=False, help="Later bars that only judge."),
+]
+HorizonOption = Annotated[int, typer.Option(min=1, help="Bars until a label is known: 1 or 4.")]
+BudgetOption = Annotated[
+    float | None, typer.Option(min=0.1, help="Minutes for all models; says what it left out.")
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb to `app`."""
+    app.command()(train)
+
+
+def train(
+    data: DataOption,
+    out: OutOption,
+    kind: Annotated[
+        str,
+        typer.Argument(help="xgboost, lightgbm, nhits, patchtst, random_forest, lstm or all."),
+    ] = "all",
+    holdout: HoldoutOption = None,
+    horizon: HorizonOption = 4,
+    folds: Annotated[int, typer.Option(min=0, max=20, help="Walk-forward folds.")] = 4,
+    budget: BudgetOption = None,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed, the same model.")] = 7,
+    device: Annotated[str, typer.Option(help="cpu or cuda, for networks.")] = "cpu",
+    symbol: Annotated[
+        list[str] | None, typer.Option("--symbol", help="Only this symbol; repeatable.")
+    ] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Train models on recorded bars: labels, walk-forward, fit, calibration, ONNX, parity, gate.
+
+    What is finished in --out is kept and not made again. Exit codes: 0 trained (also when the prior
+    is not beaten: the table says so), 1 failed, 2 usage, 3 the data was not recorded from a market.
+    """
+    with reporting(as_json=as_json):
+        models = _train_all(
+            kind, data, holdout or [], symbol or [], out, horizon, folds, budget, seed, device,
+            quiet=as_json,
+        )  # fmt: skip
+        page = _write_report(models, out)
+    if as_json:
+        print_json({"ok": True, "models": [_plain(one) for one in models], "report": str(page)})
+        return
+    _show(models)
+    console.print(f"Report written to {page}", soft_wrap=True)
+
+
+def _train_all(
+    kind: str,
+    data: list[Path],
+    holdout: list[Path],
+    symbols: list[str],
+    out: Path,
+    horizon: int,
+    folds: int,
+    budget_minutes: float | None,
+    seed: int,
+    device: str,
+    *,
+    quiet: bool,
+) -> list["TrainedModel"]:
+    from onnx_models.kinds import build_family, choose_kinds  # noqa: PLC0415  # the train extra
+    from onnx_models.periods import BaselineBench  # noqa: PLC0415
+    from onnx_models.train import Training, TrainOptions  # noqa: PLC0415
+
+    families = [build_family(one) for one in choose_kinds(kind)]
+    known, later = _load(data, symbols), _load(holdout, symbols) if holdout else None
+    bench, trained = BaselineBench(), []
+    share_seconds = None if budget_minutes is None else 60.0 * budget_minutes / len(families)
+    options = TrainOptions(
+        horizon_bars=horizon, folds=folds, seed=seed, budget_seconds=share_seconds, device=device
+    )
+    with _bar(quiet=quiet) as bar:
+        for family in families:
+            with _follow(bar, family.name) as report:
+                training = Training(family, known, options, out, later, bench, report)
+                trained.append(training.run())
+    return trained
+
+
+def _load(paths: list[Path], symbols: list[str]) -> "DataSet":
+    from onnx_models.dataset import ProvenanceError, load_data_set  # noqa: PLC0415
+
+    try:
+        return load_data_set(paths, symbols=symbols)
+    except ProvenanceError as error:
+        raise SafetyRefusedError(str(error)) from error
+
+
+@contextmanager
+def _follow(bar: Progress, name: str) -> Iterator[Any]:
+    task = bar.add_task(name, total=1.0, note="")
+
+    def report(share: float, note: str) -> None:
+        bar.update(task, completed=share, note=note)
+
+    yield report
+
+
+def _bar(*, quiet: bool) -> Progress:
+    return Progress(
+        TextColumn("{task.description:<14}"),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f}%"),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[note]}"),
+        console=errors,
+        disable=quiet,
+    )
+
+
+def _write_report(models: list["TrainedModel"], out: Path) -> Path:
+    from onnx_models.report import describe_card, write_page  # noqa: PLC0415  # Plotly is heavy
+
+    page = out / REPORT_NAME
+    parts = [describe_card(one.card) for one in models]
+    write_page(page, "Trained models", parts, ["all figures are of rows the model never saw"])
+    return page
+
+
+def _show(models: list["TrainedModel"]) -> None:
+    from onnx_models.tables import SHORT_COLUMNS, short_rows  # noqa: PLC0415
+
+    rows = [row for one in models for row in short_rows(one.card)]
+    print_table("Out of sample, 95 % intervals", SHORT_COLUMNS, rows)
+    for one in models:
+        card = one.card
+        beaten = "beats" if card.beats_prior else "does [bold]not[/] beat"
+        passed = "passed" if card.gate["passed"] else "[bold red]not passed[/]"
+        console.print(
+            f"{card.name} {card.version}{' (kept)' if one.kept else ''}: {beaten} the class prior, "
+            f"gate {passed}, {one.folder}",
+            soft_wrap=True,
+        )
+        for left in card.training["left_out"]:
+            console.print(f"  left out: {left}")
+
+
+def _plain(model: "TrainedModel") -> dict[str, Any]:
+    card = model.card
+    return {
+        "model": card.name,
+        "version": card.version,
+        "folder": str(model.folder),
+        "kept": model.kept,
+        "beats_prior": card.beats_prior,
+        "beats_prior_of_direction": card.beats_prior_of_direction,
+        "gate": card.gate,
+        "left_out": card.training["left_out"],
+        "wall_seconds": card.training["wall_seconds"],
+        "evaluation": card.evaluation,
+    }

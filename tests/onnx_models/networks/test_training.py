@@ -1,0 +1,134 @@
+"""The training loop finds a planted signal, draws fairly, and leaves the process as it was."""
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="the networks are trained with PyTorch")
+
+from onnx_models.networks.family import NETWORKS  # noqa: E402
+from onnx_models.networks.training import (  # noqa: E402
+    LearningRows,
+    TrainingPlan,
+    _draw_epochs,
+    reproducible,
+    score,
+    train_network,
+)
+from onnx_models.networks.views import WindowView  # noqa: E402
+
+
+def planted(count: int, seed: int):
+    """Windows whose last ten returns decide the class, and nothing else does."""
+    generator = np.random.default_rng(seed)
+    windows = np.abs(generator.normal(size=(count, 120, 3))).astype(np.float32)
+    windows[:, :, 0] = generator.normal(size=(count, 120)) * 0.01
+    recent = windows[:, -10:, 0].sum(axis=1)
+    labels = np.digitize(recent, [-0.013, 0.013]).astype(np.int64)
+    return windows, labels
+
+
+def rows_of(windows, labels, train) -> LearningRows:
+    return LearningRows(
+        windows=lambda rows: windows[rows],
+        futures=lambda rows: np.full((len(rows), 24), np.nan, dtype=np.float32),
+        labels=labels,
+        train=np.arange(train),
+        calibration=np.arange(train, len(labels)),
+    )
+
+
+def train(name, windows, labels):
+    family = NETWORKS[name]()
+    plan = TrainingPlan(windows_per_epoch=1024, epochs_max=3)
+    with reproducible(1, "cpu", 1):
+        network = family._build(family.shape)
+        rows = rows_of(windows, labels, len(labels) * 3 // 4)
+        curve = train_network(
+            network, rows, plan, seed=1, device="cpu", budget_seconds=None,
+            report=lambda share, note: None,
+        )  # fmt: skip
+    return network, curve
+
+
+@pytest.mark.parametrize(("name", "gain"), [("nhits", 0.3), ("patchtst", 0.1), ("lstm", 0.1)])
+def test_a_planted_signal_is_found(name, gain):
+    windows, labels = planted(2048, seed=5)
+    unseen, truth = planted(500, seed=6)
+    network, _ = train(name, windows, labels)
+
+    found = score(network, unseen)[np.arange(len(truth)), truth]
+    prior = np.bincount(labels, minlength=3) / len(labels)
+    assert -np.log(found).mean() < -np.log(prior[truth]).mean() - gain
+
+
+def test_shuffled_labels_score_the_prior():
+    windows, labels = planted(2048, seed=5)
+    np.random.default_rng(1).shuffle(labels)
+    unseen, truth = planted(500, seed=6)
+    np.random.default_rng(2).shuffle(truth)
+    network, _ = train("nhits", windows, labels)
+
+    found = score(network, unseen)[np.arange(len(truth)), truth]
+    prior = np.bincount(labels, minlength=3) / len(labels)
+    assert -np.log(found).mean() > -np.log(prior[truth]).mean() - 0.02
+
+
+@pytest.mark.parametrize("name", ["nhits", "patchtst", "lstm"])
+def test_an_untrained_network_answers_the_prior(name):
+    windows, _ = planted(8, seed=1)
+    family = NETWORKS[name]()
+    network = family._build(family.shape)
+    network.start_from(torch.from_numpy(windows), torch.tensor([0.2, 0.5, 0.3]))
+
+    assert np.allclose(score(network, windows), [0.2, 0.5, 0.3], atol=1e-6)
+
+
+@pytest.mark.parametrize(("rows", "count"), [(10, 3), (9, 3), (2, 5), (5, 5)])
+def test_no_window_is_drawn_again_before_the_others_were(rows, count):
+    epochs = _draw_epochs(np.arange(rows), count, seed=4)
+    per_round = max(rows // count, 1)
+    for _ in range(3):
+        drawn = np.concatenate([next(epochs) for _ in range(per_round)])
+        assert len(np.unique(drawn)) == len(drawn) == min(per_round * count, rows)
+
+
+def _fail_midway():
+    torch.rand(3)
+    assert torch.are_deterministic_algorithms_enabled()
+    torch.zeros(1).to("no such device")
+
+
+def test_reproducible_puts_the_process_back():
+    before = torch.get_rng_state(), torch.are_deterministic_algorithms_enabled()
+    threads = torch.get_num_threads()
+    with pytest.raises(RuntimeError, match="device"), reproducible(1, "cpu", threads + 1):
+        _fail_midway()
+
+    assert torch.equal(torch.get_rng_state(), before[0])
+    assert torch.are_deterministic_algorithms_enabled() == before[1]
+    assert torch.get_num_threads() == threads
+
+
+def test_the_path_is_the_logarithm_of_the_price_over_the_last():
+    windows = torch.from_numpy(planted(16, seed=2)[0])
+    path, _, _, unit = WindowView(120, 24)(windows)
+
+    prices = torch.cumsum(windows[:, :, 0].double(), dim=1)
+    expected = prices - prices[:, -1:]
+    assert torch.allclose((path * unit).double(), expected, atol=1e-5)
+    assert torch.equal(path[:, -1], torch.zeros(16))
+
+
+def test_the_path_is_free_of_scale_and_the_context_is_not():
+    windows = torch.from_numpy(planted(16, seed=2)[0])
+    wilder = windows * torch.tensor([4.0, 4.0, 1.0])
+    view = WindowView(120, 24)
+    calm, wild = view(windows), view(wilder)
+
+    assert torch.allclose(calm[0], wild[0], atol=1e-3)
+    assert (wild[2][:, 0] - calm[2][:, 0]).min() > 1.3
+
+
+def test_a_market_that_stands_still_has_finite_views():
+    for found in WindowView(120, 24)(torch.zeros(2, 120, 3)):
+        assert torch.isfinite(found).all()
