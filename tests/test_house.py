@@ -21,6 +21,8 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 MAKEFILE = (ROOT / "Makefile").read_text()
 CODE = ("schemas", "operators", "infra", "onnx_models", "dataflows")
 LINES_MAX = 450
+FILES = ("run", "dev", "train")
+"""Pinned packages, each of them with all of the one before."""
 HOSTS = {
     "127.0.0.1", "localhost", "json-schema.org", "www.apache.org", "clickhouse.example.com",
 }  # fmt: skip
@@ -146,8 +148,15 @@ def test_import_rules_are_configured():
     assert layers["layers"] == ["dataflows", "onnx_models", "infra | operators", "schemas"]
 
 
-@pytest.mark.parametrize(("file", "extras"), [("run", ()), ("dev", ("dev", "train"))])
-def test_every_dependency_is_pinned_to_a_version_that_fits(file, extras):
+@pytest.mark.parametrize(
+    ("file", "extras", "left_out"),
+    [
+        ("run", (), set()),
+        ("dev", ("dev", "train"), {"torch"}),
+        ("train", ("dev", "train"), set()),
+    ],
+)
+def test_every_dependency_is_pinned_to_a_version_that_fits(file, extras, left_out):
     text = (ROOT / "requirements" / f"{file}.txt").read_text()
     pins = re.findall(r"^([a-z0-9-]+)==(\S+)", text, re.MULTILINE)
     asked = list(PROJECT["project"]["dependencies"])
@@ -155,19 +164,19 @@ def test_every_dependency_is_pinned_to_a_version_that_fits(file, extras):
         asked += PROJECT["project"]["optional-dependencies"][extra]
     for requirement in map(Requirement, asked):
         versions = [pin for name, pin in pins if name == canonicalize_name(requirement.name)]
-        assert versions, requirement
+        assert (not versions) == (requirement.name in left_out), requirement
         assert all(requirement.specifier.contains(version) for version in versions), requirement
 
 
-def test_every_pin_has_a_hash_and_development_agrees_with_run_time():
-    run, dev = (
+def test_every_pin_has_a_hash_and_what_is_added_agrees_with_run_time():
+    run, dev, train = (
         dict(re.findall(r"^([a-z0-9-]+==[^\\]+?) ?\\\n    (--hash=sha256:)", text, re.MULTILINE))
-        for text in ((ROOT / f"requirements/{file}.txt").read_text() for file in ("run", "dev"))
+        for text in ((ROOT / f"requirements/{file}.txt").read_text() for file in FILES)
     )
-    for file, found in (("run", run), ("dev", dev)):
+    for file, found in zip(FILES, (run, dev, train), strict=True):
         text = (ROOT / f"requirements/{file}.txt").read_text()
         assert len(found) == len(re.findall(r"^[a-z0-9-]+==", text, re.MULTILINE))
-    assert set(run) <= set(dev)
+    assert set(run) <= set(dev) <= set(train)
 
 
 def test_no_file_names_a_machine_or_a_package_registry():

@@ -143,6 +143,34 @@ ENGINE = ReplacingMergeTree(_version)
 PARTITION BY toYYYYMM(event_time_ns)
 ORDER BY (partition, offset, line);
 
+CREATE TABLE IF NOT EXISTS market_context
+(
+    id String,
+    cause String,
+    venue LowCardinality(String),
+    symbol LowCardinality(String),
+    event_time_ns DateTime64(9, 'UTC'),
+    kind LowCardinality(String),
+    regime LowCardinality(String),
+    confidence Nullable(Float64),
+    regime_since_ns DateTime64(9, 'UTC'),
+    transitions Int64,
+    source LowCardinality(String),
+    version String,
+    content_hash String,
+    reason String,
+    _topic_partition Int32,
+    _offset Int64,
+    _version UInt64,
+    _config LowCardinality(String),
+    _epoch Int64,
+    _ingest_ns Nullable(DateTime64(9, 'UTC')),
+    _emit_ns Nullable(DateTime64(9, 'UTC'))
+)
+ENGINE = ReplacingMergeTree(_version)
+PARTITION BY toYYYYMM(event_time_ns)
+ORDER BY (id);
+
 CREATE TABLE IF NOT EXISTS trade_signals
 (
     id String,
@@ -160,10 +188,47 @@ CREATE TABLE IF NOT EXISTS trade_signals
     trail_distance Nullable(Float64),
     horizon_bars Int64,
     score Float64,
-    votes Array(Tuple(voter LowCardinality(String), kind LowCardinality(String), version String, content_hash String, stance LowCardinality(String), probability_sell Nullable(Float64), probability_hold Nullable(Float64), probability_buy Nullable(Float64), weight Float64, reason String)),
+    votes Array(Tuple(voter LowCardinality(String), kind LowCardinality(String), version String, content_hash String, stance LowCardinality(String), probability_sell Nullable(Float64), probability_hold Nullable(Float64), probability_buy Nullable(Float64), weight Float64, reason String, weight_configured Nullable(Float64), role LowCardinality(String))),
     reason String,
     bar_id String,
     provenance LowCardinality(String),
+    agreement LowCardinality(String),
+    confidence Nullable(Float64),
+    multiplier Nullable(Float64),
+    expected_edge_bps Nullable(Float64),
+    edge_threshold_bps Nullable(Float64),
+    probability_sell Nullable(Float64),
+    probability_hold Nullable(Float64),
+    probability_buy Nullable(Float64),
+    _topic_partition Int32,
+    _offset Int64,
+    _version UInt64,
+    _config LowCardinality(String),
+    _epoch Int64,
+    _ingest_ns Nullable(DateTime64(9, 'UTC')),
+    _emit_ns Nullable(DateTime64(9, 'UTC'))
+)
+ENGINE = ReplacingMergeTree(_version)
+PARTITION BY toYYYYMM(event_time_ns)
+ORDER BY (id);
+
+CREATE TABLE IF NOT EXISTS model_events
+(
+    id String,
+    cause String,
+    model LowCardinality(String),
+    kind LowCardinality(String),
+    version String,
+    content_hash String,
+    previous_version String,
+    partition Int64,
+    effective_from_ns DateTime64(9, 'UTC'),
+    weight_configured Nullable(Float64),
+    weight_effective Nullable(Float64),
+    scored_events Nullable(Int64),
+    log_loss Nullable(Float64),
+    reason String,
+    event_time_ns DateTime64(9, 'UTC'),
     _topic_partition Int32,
     _offset Int64,
     _version UInt64,
@@ -354,6 +419,8 @@ CREATE TABLE IF NOT EXISTS ops_control
     issued_at_ns DateTime64(9, 'UTC'),
     signer LowCardinality(String),
     signature String,
+    model LowCardinality(String),
+    version String,
     _topic_partition Int32,
     _offset Int64,
     _version UInt64,
@@ -374,6 +441,8 @@ CREATE TABLE IF NOT EXISTS ops_applied
     command LowCardinality(String),
     event_time_ns DateTime64(9, 'UTC'),
     reason String,
+    model LowCardinality(String),
+    version String,
     _topic_partition Int32,
     _offset Int64,
     _version UInt64,
