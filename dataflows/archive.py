@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import bytewax.operators as op
 from bytewax.dataflow import Dataflow
 
+from dataflows.inputs import STEP, Sources
 from dataflows.log_flow import LogFlow, open_whole_flow
 from dataflows.log_sources import record_source, tick_source
 from dataflows.stack import kafka_settings, store_settings
@@ -15,6 +16,7 @@ from infra.clickhouse.client import connect, database_name
 from infra.clickhouse.migrations import prepare_database
 from infra.clickhouse.sink import ArchiveSink
 from infra.clickhouse.writer import ArchiveWriter
+from infra.kafka.joined_source import JoinedSource
 from infra.kafka.producer import BatchProducer
 from schemas.codec import build_headers, encode
 from schemas.operations import DeadLetterRecorded
@@ -26,17 +28,17 @@ NAME = "archive"
 def build_flow(log: LogFlow) -> Dataflow:
     """Return the flow over every partition of every topic."""
     flow, settings = Dataflow(NAME), log.settings
-    streams = [
-        op.input(
-            "market_ticks",
-            flow,
-            tick_source(settings, log.partitions, NAME, log.book, log.watch, align=False),
+    ticks = tick_source(settings, log.partitions, NAME, log.book, log.watch, align=False)
+    sources: Sources = {"market.ticks": ticks} | {
+        topic.name: record_source(
+            settings,
+            topic.name,
+            log.partitions if topic.partitioned else [0],
+            NAME,
+            log.watch,
         )
-    ]
-    for topic in message_topics():
-        partitions = log.partitions if topic.partitioned else [0]
-        source = record_source(settings, topic.name, partitions, NAME, log.watch)
-        streams.append(op.input(topic.name.replace(".", "_"), flow, source))
+        for topic in message_topics()
+    }
 
     def open_writer() -> ArchiveWriter:
         store = store_settings(settings)
@@ -55,8 +57,9 @@ def build_flow(log: LogFlow) -> Dataflow:
         producer.flush()
         producer.close()
 
-    merged = op.merge("batches", *streams)
-    op.output("store", merged, ArchiveSink(open_writer, log.book, log.workload.observe, bury))
+    read = op.input(STEP, flow, JoinedSource(sources))
+    batches = op.map("batches", read, lambda tagged: tagged[1])
+    op.output("store", batches, ArchiveSink(open_writer, log.book, log.workload.observe, bury))
     return flow
 
 

@@ -93,7 +93,7 @@ def run_backtest(
     lateness_ns = settings.bars.lateness_ms * 1_000_000
     flow = Dataflow("backtest")
     source = SessionSource(session, book, lateness_ns, on_progress)
-    records = wire_trading(flow, settings, lane, source, None, [PARTITION])
+    records = wire_trading(flow, settings, lane, {"ticks": source}, [PARTITION])
     op.output("records", records, FolderSink(out))
     with told_plainly("backtest"):
         run_main(flow)

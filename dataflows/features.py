@@ -6,6 +6,7 @@
 import bytewax.operators as op
 from bytewax.dataflow import Dataflow
 
+from dataflows.inputs import read_together
 from dataflows.lanes import BarsStep, FeaturesStep
 from dataflows.log_flow import LogFlow, open_whole_flow
 from dataflows.log_sources import tick_source
@@ -19,10 +20,10 @@ def build_flow(log: LogFlow) -> Dataflow:
     """Return the flow of `log.partitions`."""
     flow = Dataflow(NAME)
     lane = build_lane(log.settings, log.book, log.workload.observe, marks_progress=True)
-    fetched = op.input(
-        "ticks", flow, tick_source(log.settings, log.partitions, NAME, log.book, log.watch)
+    read = read_together(
+        flow, {"ticks": tick_source(log.settings, log.partitions, NAME, log.book, log.watch)}
     )
-    items = run_machine("bars", fetched, lambda state: BarsStep(lane, state))
+    items = run_machine("bars", read["ticks"], lambda state: BarsStep(lane, state))
     closing = op.branch("closing", items, lambda keyed: keyed[1].bars is not None)
     computed = run_machine("features", closing.trues, lambda state: FeaturesStep(lane, state))
     merged = op.merge("items", closing.falses, computed)

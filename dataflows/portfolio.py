@@ -7,6 +7,7 @@ import bytewax.operators as op
 from bytewax.dataflow import Dataflow
 
 from dataflows.accounts import AccountStep, on_account
+from dataflows.inputs import read_together
 from dataflows.known_commands import read_known_commands
 from dataflows.lanes import ScreenStep, signals_item
 from dataflows.log_flow import LogFlow, open_whole_flow
@@ -21,17 +22,20 @@ def build_flow(log: LogFlow) -> Dataflow:
     """Return the flow of the account."""
     flow, settings = Dataflow(NAME), log.settings
     lane = build_lane(settings, log.book, log.workload.observe)
-    fetched = op.input(
-        "ticks", flow, tick_source(settings, log.partitions, NAME, log.book, log.watch)
-    )
-    accepted = run_machine("screen", fetched, lambda state: ScreenStep(lane, state))
-    read = op.input("signals", flow, signal_source(settings, log.partitions, NAME, log.watch))
-    signalled = op.map_value("signal_items", read, signals_item)
     known = read_known_commands(settings)
-    commands = op.input("controls", flow, control_source(settings, NAME, log.watch, known))
+    read = read_together(
+        flow,
+        {
+            "ticks": tick_source(settings, log.partitions, NAME, log.book, log.watch),
+            "signals": signal_source(settings, log.partitions, NAME, log.watch),
+            "controls": control_source(settings, NAME, log.watch, known),
+        },
+    )
+    accepted = run_machine("screen", read["ticks"], lambda state: ScreenStep(lane, state))
+    signalled = op.map_value("signal_items", read["signals"], signals_item)
     inputs = op.merge(
         "inputs",
-        on_account("commands", commands, settings.account),
+        on_account("commands", read["controls"], settings.account),
         on_account("signalled", signalled, settings.account),
         on_account("accepted", accepted, settings.account),
     )

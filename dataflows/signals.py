@@ -8,6 +8,7 @@ disagree with the one in `features`.
 import bytewax.operators as op
 from bytewax.dataflow import Dataflow
 
+from dataflows.inputs import read_together
 from dataflows.lanes import BarsReadStep
 from dataflows.log_flow import LogFlow, open_whole_flow
 from dataflows.log_sources import bar_source
@@ -21,8 +22,8 @@ def build_flow(log: LogFlow) -> Dataflow:
     """Return the flow of `log.partitions`."""
     flow = Dataflow(NAME)
     lane = build_lane(log.settings, log.book, log.workload.observe)
-    read = op.input("bars", flow, bar_source(log.settings, log.partitions, NAME, log.watch))
-    records = run_machine("signals", read, lambda state: BarsReadStep(lane, state))
+    read = read_together(flow, {"bars": bar_source(log.settings, log.partitions, NAME, log.watch)})
+    records = run_machine("signals", read["bars"], lambda state: BarsReadStep(lane, state))
     op.output("records", records, log.sink())
     return flow
 

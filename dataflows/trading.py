@@ -7,10 +7,10 @@ from collections.abc import Sequence
 
 import bytewax.operators as op
 from bytewax.dataflow import Dataflow
-from bytewax.inputs import Source
 from bytewax.operators import KeyedStream
 
 from dataflows.accounts import AccountStep, on_account
+from dataflows.inputs import Sources, read_together
 from dataflows.known_commands import read_known_commands
 from dataflows.lanes import BarsStep, Lane, SignalsStep
 from dataflows.log_flow import LogFlow, open_whole_flow
@@ -18,7 +18,7 @@ from dataflows.log_sources import control_source, tick_source
 from dataflows.machines import run_machine
 from dataflows.parts import adopt_settings, build_lane, build_portfolio
 from infra.settings import Settings
-from schemas.batches import ControlReceived, TickBatch
+from schemas.batches import ControlReceived
 
 NAME = "trading"
 
@@ -27,26 +27,24 @@ def wire_trading(
     flow: Dataflow,
     settings: Settings,
     lane: Lane,
-    ticks: Source[tuple[str, TickBatch]],
-    controls: Source[tuple[str, object]] | None,
+    sources: Sources,
     partitions: list[int],
     known: Sequence[ControlReceived] = (),
 ) -> KeyedStream[list[object]]:
     """Join sources, lanes and the account; return the stream of records to write.
 
-    `known` are the commands that the log holds already.
+    `sources` are `ticks` and, if anybody may command, `controls`; `known` are the commands that the
+    log holds already.
     """
-    fetched = op.input("ticks", flow, ticks)
-    items = run_machine("bars", fetched, lambda state: BarsStep(lane, state))
+    read = read_together(flow, sources)
+    items = run_machine("bars", read["ticks"], lambda state: BarsStep(lane, state))
     closing = op.branch("closing", items, lambda keyed: keyed[1].bars is not None)
     signalled = run_machine("signals", closing.trues, lambda state: SignalsStep(lane, state))
     inputs = op.merge("inputs", closing.falses, signalled)
     account = on_account("to_account", inputs, settings.account)
-    if controls is not None:
-        commands = op.input("controls", flow, controls)
-        account = op.merge(
-            "with_controls", on_account("commands", commands, settings.account), account
-        )
+    if "controls" in read:
+        commands = on_account("commands", read["controls"], settings.account)
+        account = op.merge("with_controls", commands, account)
     return run_machine(
         "account",
         account,
@@ -71,8 +69,10 @@ def build_flow(log: LogFlow) -> Dataflow:
         flow,
         settings,
         lane,
-        tick_source(settings, log.partitions, NAME, log.book, log.watch),
-        control_source(settings, NAME, log.watch, known),
+        {
+            "ticks": tick_source(settings, log.partitions, NAME, log.book, log.watch),
+            "controls": control_source(settings, NAME, log.watch, known),
+        },
         log.partitions,
         known.received,
     )

@@ -155,8 +155,9 @@ def render_flow() -> str:
     """Return the steps of the `trading` flow as a Mermaid graph."""
     flow, settings = Dataflow(NAME), Settings()
     lane = build_lane(settings, InstrumentBook(), lambda _kind, _count: None)
-    controls: TestingSource[tuple[str, object]] = TestingSource([])
-    records = wire_trading(flow, settings, lane, TestingSource([]), controls, [0])
+    nothing: TestingSource[tuple[str, object]] = TestingSource([])
+    sources = {"ticks": nothing, "controls": nothing}
+    records = wire_trading(flow, settings, lane, sources, [0])
     output("records", records, TestingSink([]))
     return f"```mermaid\n{to_mermaid(flow).strip()}\n```"
 
