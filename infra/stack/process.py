@@ -2,21 +2,35 @@
 
 import ctypes
 import os
+import secrets
 import signal
 import socket
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 LOOPBACK = "127.0.0.1"
+_PORTS = range(20_000, 32_000)
+_PORT_TRIES = 200
 PR_SET_PDEATHSIG = 1  # From Linux's prctl.h.
 
 
 def find_free_port() -> int:
-    """Return a loopback TCP port that nothing listens on at this moment."""
-    with socket.socket() as probe:
-        probe.bind((LOOPBACK, 0))
-        port: int = probe.getsockname()[1]
-    return port
+    """Return a loopback TCP port that nothing listens on at this moment.
+
+    It lies below the ports that systems give to outgoing connections (32768 and up on Linux, 49152
+    and up elsewhere): one of those may be gone by the time that a server listens.
+
+    Raises:
+        OSError: None of many tried was free.
+    """
+    for _ in range(_PORT_TRIES):
+        port = secrets.choice(_PORTS)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind((LOOPBACK, port))
+            return port
+    msg = f"loopback must have a free port between {_PORTS.start} and {_PORTS.stop}; found none"
+    raise OSError(msg)
 
 
 def check_port(name: str, port: int) -> None:
