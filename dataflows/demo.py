@@ -173,12 +173,7 @@ def _demo_settings(state_dir: Path) -> Settings:
                 embedded_port=find_free_port(), partitions=base.kafka.partitions
             ),
             "store": StoreSettings(embedded_port=find_free_port()),
-            "serve": ServeSettings(base_port=find_free_port_block()),
+            "serve": ServeSettings(base_port=find_free_port()),
             "portfolio": base.portfolio.model_copy(update={"trade_from": TRADE_FROM}),
         }
     )
-
-
-def find_free_port_block() -> int:
-    """Return a port that leaves room for the ports of every flow behind it."""
-    return find_free_port()

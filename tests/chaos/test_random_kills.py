@@ -12,7 +12,7 @@ from msgspec import Struct
 
 from dataflows.cli.verify import audit
 from dataflows.control import send_command
-from dataflows.demo import RECORDINGS, TRADE_FROM, find_free_port_block
+from dataflows.demo import RECORDINGS, TRADE_FROM
 from dataflows.lag import read_lags
 from dataflows.prepare import start_stack
 from dataflows.recorded_session import RecordedFile, RecordedSession
@@ -105,7 +105,7 @@ def _settings(state_dir: Path) -> Settings:
         state_dir=state_dir,
         kafka=KafkaSettings(embedded_port=find_free_port()),
         store=StoreSettings(embedded_port=find_free_port()),
-        serve=ServeSettings(base_port=find_free_port_block()),
+        serve=ServeSettings(base_port=find_free_port()),
         portfolio=PortfolioSettings(trade_from=TRADE_FROM),
     )
 
@@ -133,7 +133,7 @@ def _play(
             "state_dir": calm_dir,
             "kafka": kafka_settings(settings),
             "store": store_settings(settings),
-            "serve": ServeSettings(base_port=find_free_port_block()),
+            "serve": ServeSettings(base_port=find_free_port()),
         }
     )
     prepare(calm)

@@ -8,7 +8,6 @@ from uuid import uuid4
 import pytest
 
 from dataflows import doctor, machine_checks
-from dataflows.demo import find_free_port_block
 from dataflows.machine_checks import clock_offsets, descends_from, find_holder
 from dataflows.stack import kafka_settings
 from infra.kafka.producer import BatchProducer
@@ -26,7 +25,7 @@ def settings(tmp_path):
         state_dir=tmp_path,
         kafka=KafkaSettings(embedded_port=find_free_port()),
         store=StoreSettings(embedded_port=find_free_port()),
-        serve=ServeSettings(base_port=find_free_port_block()),
+        serve=ServeSettings(base_port=find_free_port()),
     )
 
 

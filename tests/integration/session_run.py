@@ -13,7 +13,7 @@ from typing import Any
 import polars as pl
 from msgspec import Struct
 
-from dataflows.demo import RECORDINGS, find_free_port_block
+from dataflows.demo import RECORDINGS
 from dataflows.lag import read_lags
 from dataflows.prepare import prepare_environment
 from dataflows.recorded_session import RecordedFile, RecordedSession
@@ -63,7 +63,7 @@ def session_settings(
     state_dir: Path, environment: str, bootstrap: str, store: Any, **sections: Any
 ) -> Settings:
     """Return settings of an environment on a broker and a store that run already."""
-    serve = ServeSettings(base_port=find_free_port_block())
+    serve = ServeSettings(base_port=find_free_port())
     return Settings(
         environment=environment,
         state_dir=state_dir,
