@@ -19,6 +19,7 @@ from dataflows.prepare import prepare_environment
 from dataflows.recorded_session import RecordedFile, RecordedSession
 from dataflows.stack import child_environment
 from infra.settings import Settings, write_settings
+from infra.stack.process import find_free_port
 from schemas.settings import KafkaSettings, PortfolioSettings, ServeSettings, StoreSettings
 from schemas.times import parse_time_ns
 
