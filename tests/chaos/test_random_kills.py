@@ -34,6 +34,7 @@ from tests.chaos.twins import (
     differing_topics,
     last_ledger,
     read_log,
+    sign_again,
     write_log,
 )
 from tests.integration.end_state import DERIVED, topic_state
@@ -138,7 +139,8 @@ def _play(
     )
     prepare(calm)
     copy_keys(settings, calm)
-    write_log(calm, read_log(settings, (*GIVEN[:1], *COMMANDS, *GIVEN[1:])))
+    given = read_log(settings, (*GIVEN[:1], *COMMANDS, *GIVEN[1:]))
+    write_log(calm, sign_again(calm, given))
     with running(calm, {"trading": 1, "archive": 1}) as flows:
         wait_until(finished(calm, ("trading", "archive")), "the calm run", flows, QUIET_SECONDS)
     return Ordeal(

@@ -7,11 +7,17 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from msgspec.structs import replace
+
 from dataflows.archive_client import open_archive
 from dataflows.stack import kafka_settings
+from infra.control import load_or_create_key, sign_command
 from infra.kafka.producer import BatchProducer
 from infra.records import FetchedRecord
 from infra.settings import Settings
+from schemas.codec import decode, encode
+from schemas.operations import ControlCommanded
 from schemas.topics import full_name
 from tests.integration.end_state import (
     DERIVED,
@@ -75,6 +81,32 @@ class Drip(threading.Thread):
     def run(self) -> None:
         """Append."""
         write_log(*self._work)
+
+
+def sign_again(settings: Settings, records: Iterable[Located]) -> list[Located]:
+    """Return `records`, every command signed for the environment of `settings`; its id stays."""
+    key = load_or_create_key(settings.state_dir)
+    return [
+        (topic, partition, _signed_for(settings, key, record) if topic == COMMANDS[0] else record)
+        for topic, partition, record in records
+    ]
+
+
+def _signed_for(settings: Settings, key: Ed25519PrivateKey, record: FetchedRecord) -> FetchedRecord:
+    given = decode(ControlCommanded, record.value or b"")
+    signed = sign_command(
+        key,
+        environment=settings.environment,
+        account=given.account,
+        command=given.command,
+        reason=given.reason,
+        issued_at_ns=given.issued_at_ns,
+        signer=given.signer,
+        model=given.model,
+        version=given.version,
+    )
+    assert signed.id == given.id
+    return replace(record, value=encode(signed))
 
 
 def copy_keys(origin: Settings, copy: Settings) -> None:
