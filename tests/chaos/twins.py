@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from msgspec.structs import replace
 
 from dataflows.archive_client import open_archive
 from dataflows.stack import kafka_settings
@@ -106,7 +105,7 @@ def _signed_for(settings: Settings, key: Ed25519PrivateKey, record: FetchedRecor
         version=given.version,
     )
     assert signed.id == given.id
-    return replace(record, value=encode(signed))
+    return record._replace(value=encode(signed))
 
 
 def copy_keys(origin: Settings, copy: Settings) -> None:
