@@ -20,7 +20,7 @@ from dataflows.cli.output import (
 
 if TYPE_CHECKING:
     from onnx_models.dataset import DataSet
-    from onnx_models.train import TrainedModel
+    from onnx_models.train import TrainedModel, TrainOptions
 
 REPORT_NAME = "report.html"
 
@@ -49,7 +49,9 @@ def train(
     out: OutOption,
     kind: Annotated[
         str,
-        typer.Argument(help="xgboost, lightgbm, nhits, patchtst, random_forest, lstm or all."),
+        typer.Argument(
+            help="xgboost, lightgbm, nhits, patchtst, regime, random_forest, lstm or all."
+        ),
     ] = "all",
     holdout: HoldoutOption = None,
     horizon: HorizonOption = 4,
@@ -94,14 +96,21 @@ def _train_all(
     *,
     quiet: bool,
 ) -> list["TrainedModel"]:
-    from onnx_models.kinds import build_family, choose_kinds  # noqa: PLC0415  # the train extra
+    from onnx_models.kinds import (  # noqa: PLC0415  # the train extra
+        build_family,
+        choose_kinds,
+        wants_regime,
+    )
     from onnx_models.periods import BaselineBench  # noqa: PLC0415
     from onnx_models.train import Training, TrainOptions  # noqa: PLC0415
 
-    families = [build_family(one) for one in choose_kinds(kind)]
-    known, later = _load(data, symbols), _load(holdout, symbols) if holdout else None
+    families, regime = [build_family(one) for one in choose_kinds(kind)], wants_regime(kind)
     bench, trained = BaselineBench(), []
-    share_seconds = None if budget_minutes is None else 60.0 * budget_minutes / len(families)
+    if families:
+        known, later = _load(data, symbols), _load(holdout, symbols) if holdout else None
+    share_seconds = None
+    if budget_minutes is not None:
+        share_seconds = 60.0 * budget_minutes / (len(families) + regime)
     options = TrainOptions(
         horizon_bars=horizon, folds=folds, seed=seed, budget_seconds=share_seconds, device=device
     )
@@ -110,7 +119,30 @@ def _train_all(
             with _follow(bar, family.name) as report:
                 training = Training(family, known, options, out, later, bench, report)
                 trained.append(training.run())
+        if regime:
+            with _follow(bar, "regime") as report:
+                trained.append(_train_regime(data, holdout, symbols, out, options, report))
     return trained
+
+
+def _train_regime(
+    data: list[Path],
+    holdout: list[Path],
+    symbols: list[str],
+    out: Path,
+    options: "TrainOptions",
+    report: Any,
+) -> "TrainedModel":
+    from onnx_models.dataset import ProvenanceError  # noqa: PLC0415
+    from onnx_models.regimes.rows import load_regime_rows  # noqa: PLC0415
+    from onnx_models.regimes.train import RegimeTraining  # noqa: PLC0415
+
+    try:
+        known = load_regime_rows(data, symbols=symbols)
+        later = load_regime_rows(holdout, symbols=symbols) if holdout else None
+    except ProvenanceError as error:
+        raise SafetyRefusedError(str(error)) from error
+    return RegimeTraining(known, out, later, options=options, report=report).run()
 
 
 def _load(paths: list[Path], symbols: list[str]) -> "DataSet":
@@ -145,19 +177,31 @@ def _bar(*, quiet: bool) -> Progress:
 
 
 def _write_report(models: list["TrainedModel"], out: Path) -> Path:
+    from onnx_models.regimes.report import describe_regime, is_regime  # noqa: PLC0415
     from onnx_models.report import describe_card, write_page  # noqa: PLC0415  # Plotly is heavy
 
     page = out / REPORT_NAME
-    parts = [describe_card(one.card) for one in models]
+    cards = [one.card for one in models]
+    parts = [describe_regime(one) if is_regime(one) else describe_card(one) for one in cards]
     write_page(page, "Trained models", parts, ["all figures are of rows the model never saw"])
     return page
 
 
 def _show(models: list["TrainedModel"]) -> None:
+    from onnx_models.regimes.report import (  # noqa: PLC0415
+        REGIME_COLUMNS,
+        is_regime,
+        regime_rows,
+    )
     from onnx_models.tables import SHORT_COLUMNS, short_rows  # noqa: PLC0415
 
-    rows = [row for one in models for row in short_rows(one.card)]
-    print_table("Out of sample, 95 % intervals", SHORT_COLUMNS, rows)
+    cards = [one.card for one in models]
+    rows = [row for card in cards if not is_regime(card) for row in short_rows(card)]
+    if rows:
+        print_table("Out of sample, 95 % intervals", SHORT_COLUMNS, rows)
+    for card in filter(is_regime, cards):
+        print_table("Regimes out of sample, 95 % intervals", REGIME_COLUMNS, regime_rows(card))
+        console.print(card.gate["reason"], soft_wrap=True)
     for one in models:
         card = one.card
         beaten = "beats" if card.beats_prior else "does [bold]not[/] beat"

@@ -1,12 +1,12 @@
 [
  {
   "signer": "project",
-  "manifest_sha256": "bbbe24aee302f1608a454be7e650ed04daad6041478484235999eb2339907c35",
-  "signature": "amkafEAnNfACcei6woeJe/xTa5YVSmKqJS6ADy2pQkxsnIsRnjEwSiP8RoslSDLyZ71O+d9EMkp5jCkzY6JiCw=="
+  "manifest_sha256": "0963f463576c80655de7bf5930c6e869bbc3d5f3d85ceee44ac0be6c846bdbbb",
+  "signature": "OKis0nZfyN3n0tvqsoMrozM6ksO9/AC/yvr2UBVObTHoFcKHxWbXWrOLSibJMmEnO0aFZ85PAEnI5XetHXHXAw=="
  },
  {
   "signer": "project",
-  "manifest_sha256": "5c87d53ecbc61662583809b2051c91e32b051c2bde4ed376840881a86ab45915",
-  "signature": "DYfDyL8QEaN+p3UaK/arKEWnec1H829gYKQoVIBBUlhxQx7A4z9dn25VeLpU5C+Z7wCjWUg3nNI1JcSPygApDw=="
+  "manifest_sha256": "359287a7ebeff6ec851fea992070d0b9ba46d2d5de52ac80e4ca38615f3ab580",
+  "signature": "LB/mtKzHKWL/tMCgAX07Vh4N3O85WJDhzovxxyOTFTCKoHLAWZmekU/RuDVCsjw4HbeoeQ7BjxNZZ54y+1RGDQ=="
  }
 ]

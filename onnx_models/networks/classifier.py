@@ -22,15 +22,18 @@ class SequenceClassifier(nn.Module):
 
     The classes are read from what the body forecasts with, and from the context that the view took
     out of the path. An untrained classifier answers the prior of the classes for every window.
+    A body whose features are `parts` of equal width has them averaged for the classes: a weight for
+    each number of each part would learn the training range by heart.
     """
 
-    def __init__(self, body: nn.Module, feed: Feed, dropout: float) -> None:
+    def __init__(self, body: nn.Module, feed: Feed, parts: int = 1) -> None:
         super().__init__()
+        self.parts = parts
         self.view = WindowView(body.shape.steps, body.shape.horizon)
         self.body = body
         self.feed = feed
-        self.dropout = nn.Dropout(dropout)
-        self.from_body = nn.Linear(body.features, CLASSES, bias=False)
+        self.dropout = nn.Dropout(body.shape.class_dropout)
+        self.from_body = nn.Linear(body.features // parts, CLASSES, bias=False)
         self.from_context = nn.Sequential(
             nn.Linear(self.view.context_width, _CONTEXT_UNITS),
             nn.ReLU(),
@@ -45,10 +48,17 @@ class SequenceClassifier(nn.Module):
             self.view.standardise(windows)
             self.from_context[2].bias.copy_(torch.log(shares.clamp(min=1e-3)))
 
+    def split_parameters(self) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+        """Return what learns from the path, and what learns from the context."""
+        context = list(self.from_context.parameters())
+        return [*self.body.parameters(), *self.from_body.parameters()], context
+
     def forward(self, windows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return logits (rows, 3), forecast (rows, horizon) and its unit in log return (rows, 1)."""
         path, activity, context, unit = self.view(windows)
         forecast, features = self.body(*self.feed(path, activity))
+        if self.parts > 1:
+            features = features.unflatten(1, (self.parts, -1)).mean(1)
         logits = self.from_body(self.dropout(features)) + self.from_context(context)
         return logits, forecast, unit
 
@@ -68,17 +78,17 @@ class Probabilities(nn.Module):
 
 def build_nhits(shape: NhitsShape) -> SequenceClassifier:
     """Return N-HiTS over the path, with the activity as its other channels."""
-    return SequenceClassifier(Nhits(shape), lambda path, activity: (path, activity), 0.2)
+    return SequenceClassifier(Nhits(shape), lambda path, activity: (path, activity))
 
 
 def build_patchtst(shape: PatchShape) -> SequenceClassifier:
     """Return PatchTST over the path; what it costs to serve grows with the channels."""
-    return SequenceClassifier(PatchTst(shape), lambda path, _: (path,), 0.2)
+    return SequenceClassifier(PatchTst(shape), lambda path, _: (path,), shape.patches)
 
 
 def build_lstm(shape: LstmShape) -> SequenceClassifier:
     """Return an LSTM over path and activity."""
-    return SequenceClassifier(Lstm(shape), _join, 0.2)
+    return SequenceClassifier(Lstm(shape), _join)
 
 
 def _join(path: Tensor, activity: Tensor) -> tuple[Tensor]:

@@ -165,8 +165,11 @@ def nhits() -> NetworkFamily:
 
 
 def patchtst() -> NetworkFamily:
-    """Return PatchTST with the parameters of the requirements, feed-forward width 128."""
-    plan = TrainingPlan(learning_rate=1e-4)
+    """Return PatchTST with the parameters of the requirements, feed-forward width 128.
+
+    Its patience is shorter than that of N-HiTS: an epoch costs several times as much.
+    """
+    plan = TrainingPlan(learning_rate=1e-4, patience_epochs=5)
     return NetworkFamily("patchtst", PatchShape(), plan, build_patchtst)
 
 

@@ -14,7 +14,8 @@ class LstmShape(Struct, frozen=True, kw_only=True):
     horizon: int = 24
     channels: int = 3
     width: int = 64
-    dropout: float = 0.2
+    class_dropout: float = 0.2
+    """Of the last state, from which the classes are read."""
 
 
 class Lstm(nn.Module):

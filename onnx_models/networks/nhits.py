@@ -27,6 +27,8 @@ class NhitsShape(Struct, frozen=True, kw_only=True):
     knots: tuple[int, ...] = (3, 6, 24)
     """Numbers from which each block's forecast is interpolated."""
     dropout: float = 0.1
+    class_dropout: float = 0.2
+    """Of the hidden units, from which the classes are read."""
 
 
 class NhitsBlock(nn.Module):

@@ -27,6 +27,8 @@ class PatchShape(Struct, frozen=True, kw_only=True):
     layers: int = 3
     feed_forward: int = 128
     dropout: float = 0.2
+    class_dropout: float = 0.5
+    """Of the mean over the patches, from which the classes are read."""
 
     @property
     def patches(self) -> int:

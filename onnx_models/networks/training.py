@@ -30,6 +30,8 @@ class TrainingPlan(Struct, frozen=True, kw_only=True):
 
     batch_rows: int = 32
     learning_rate: float = 1e-3
+    context_learning_rate: float = 1e-3
+    """Of the part that reads the context; it is small, and standardised, and bears larger steps."""
     weight_decay: float = 1e-2
     gradient_norm_max: float = 1.0
     return_weight: float = 0.1
@@ -135,9 +137,12 @@ class _Trainer:
 
     def __init__(self, network: SequenceClassifier, plan: TrainingPlan, device: str) -> None:
         self._network, self._plan, self._device = network, plan, device
+        body, context = network.split_parameters()
         self._optimiser = torch.optim.AdamW(
-            network.parameters(),
-            lr=plan.learning_rate,
+            [
+                {"params": body, "lr": plan.learning_rate},
+                {"params": context, "lr": plan.context_learning_rate},
+            ],
             weight_decay=plan.weight_decay,
             fused=True,
         )

@@ -41,7 +41,7 @@ from onnx_models.families import Fitted, be_silent
 from onnx_models.regimes.candidates import CANDIDATES, RegimeFit
 from onnx_models.regimes.rows import RegimeRows
 from onnx_models.regimes.scores import RULE, Caller, RegimePeriod, is_better, score_callers
-from onnx_models.train import TrainedModel
+from onnx_models.train import FINAL_BUDGET_SHARE, TrainedModel, TrainOptions
 from onnx_models.walk_forward import Fold, plan_walk_forward
 from operators.regime import RegimeRule, call_by_lift
 from schemas.regime import REGIMES, RG11
@@ -81,12 +81,11 @@ class RegimeTraining:
         rows: RegimeRows,
         out: Path,
         holdout: RegimeRows | None = None,
-        folds: int = 4,
-        seed: int = 7,
+        options: TrainOptions | None = None,
         candidates: Sequence[RegimeFit] = CANDIDATES,
         report: Report = be_silent,
     ) -> None:
-        """Plan the folds.
+        """Plan the folds; of `options` the number of folds, the seed and the budget count.
 
         Raises:
             ValueError: There are too few rows, or the holdout does not begin after them.
@@ -99,17 +98,19 @@ class RegimeTraining:
             )
             raise ValueError(msg)
         self.rows, self.holdout, self.folder = rows, holdout, out / NAME
-        self._candidates, self._seed, self._report = candidates, seed, report
+        self._options = TrainOptions() if options is None else options
+        self._candidates, self._seed, self._report = candidates, self._options.seed, report
         self._rule, usable = RegimeRule(), rows.usable
         self._plan = plan_walk_forward(
             usable,
             rows.close_times_ns[usable],
             rows.ends_ns[usable],
-            folds,
+            self._options.folds,
             rows.labelling.horizon_bars * HOUR_NS,
         )
         self._inputs = rows.inputs.astype(np.float32)
-        self.key = self._make_key(folds)
+        self._left_out: list[str] = []
+        self.key = self._make_key()
 
     def run(self) -> TrainedModel:
         """Train, judge and write the model, or return it if it lies there finished.
@@ -128,6 +129,11 @@ class RegimeTraining:
         development = []
         for number, fold in enumerate(self._plan.folds):
             self._report(number / steps, fold.name)
+            budget = self._options.budget_seconds
+            spent = time.monotonic() - started
+            if budget is not None and spent > budget * (1.0 - FINAL_BUDGET_SHARE):
+                self._left_out.append(f"{fold.name}: time budget")
+                continue
             fitted = self._fit(fold)
             development.append(self._judge(self.rows, fold, fold.test, fitted))
         self._report((steps - 1) / steps, "final")
@@ -144,7 +150,7 @@ class RegimeTraining:
         self._report(1.0, "done")
         return TrainedModel(folder=self.folder, card=card, kept=False)
 
-    def _make_key(self, folds: int) -> str:
+    def _make_key(self) -> str:
         decisive = {
             "recipe": RECIPE,
             "data": self.rows.manifest.content_hash,
@@ -154,8 +160,9 @@ class RegimeTraining:
             "rule": self._rule.content_hash,
             "candidates": {one.name: one.parameters for one in self._candidates},
             "libraries": {lib: version(lib) for one in self._candidates for lib in one.libraries},
-            "folds": folds,
+            "folds": self._options.folds,
             "seed": self._seed,
+            "budget_seconds": self._options.budget_seconds,
         }
         return sha256(msgspec.json.encode(decisive, order="sorted")).hexdigest()[:16]
 
@@ -233,7 +240,7 @@ class RegimeTraining:
             "split_rows": final.sizes(),
             "folds": {fold.name: fold.sizes() for fold in self._plan.folds},
             "record": asdict(fitted.record),
-            "left_out": [],
+            "left_out": self._left_out,
         }
         card = replace(
             card,

@@ -69,9 +69,9 @@ class Family(IntEnum):
     PRIOR_HIGH = 0
     PRIOR_LOW = 1
     PRIOR_VOLUME_MEAN = 2
-    PRIOR_SMA = 3
-    SMA = 4
-    PRIOR_CLOSE = 5
+    SMA = 3
+    PRIOR_CLOSE = 4
+    TRUE_RANGE_MEAN = 5
 
 
 _compiled = njit(cache=True, error_model="numpy")
@@ -324,11 +324,9 @@ def _write_directional(
     """Write the average true range, the directional indicators and their index."""
     if seen < 2:
         return
-    high, low = history[History.HIGH, end], history[History.LOW, end]
-    previous, count = history[History.CLOSE, end - 1], seen - 1
-    true_range = max(high - low, abs(high - previous), abs(low - previous))
-    rise = high - history[History.HIGH, end - 1]
-    fall = history[History.LOW, end - 1] - low
+    count, true_range = seen - 1, _true_range(history, end)
+    rise = history[History.HIGH, end] - history[History.HIGH, end - 1]
+    fall = history[History.LOW, end - 1] - history[History.LOW, end]
     plus = rise if rise > 0.0 and rise > fall else 0.0
     minus = fall if fall > 0.0 and fall > rise else 0.0
     average = _wilder_mean(state[Slot.TRUE_RANGE_MEAN], true_range, count, 14)
@@ -357,23 +355,33 @@ def _write_directional(
 
 
 @_compiled
-def _indicator(history: FloatArray, end: int, seen: int, family: int, length: int) -> float:
+def _true_range(history: FloatArray, at: int) -> float:
+    high, low = history[History.HIGH, at], history[History.LOW, at]
+    before = history[History.CLOSE, at - 1]
+    return float(max(high - low, abs(high - before), abs(low - before)))
+
+
+@_compiled
+def _indicator(ring: FloatArray, end: int, seen: int, family: int, length: int, lag: int) -> float:
     """Return one declared indicator, NaN while its window is not full."""
     value: float = np.nan
     if family == Family.SMA:
-        if seen >= length:
-            value = _mean(history[History.CLOSE], end, length)
+        if seen >= length + lag:
+            value = _mean(ring[History.CLOSE], end - lag, length)
     elif seen > length:
         if family == Family.PRIOR_HIGH:
-            value = _highest(history[History.HIGH], end - 1, length)
+            value = _highest(ring[History.HIGH], end - 1, length)
         elif family == Family.PRIOR_LOW:
-            value = _lowest(history[History.LOW], end - 1, length)
+            value = _lowest(ring[History.LOW], end - 1, length)
         elif family == Family.PRIOR_VOLUME_MEAN:
-            value = _mean(history[History.VOLUME], end - 1, length)
-        elif family == Family.PRIOR_SMA:
-            value = _mean(history[History.CLOSE], end - 1, length)
+            value = _mean(ring[History.VOLUME], end - 1, length)
+        elif family == Family.TRUE_RANGE_MEAN:
+            value = 0.0
+            for k in range(end - length + 1, end + 1):
+                value += _true_range(ring, k)
+            value /= length
         else:
-            value = history[History.CLOSE, end - 1]
+            value = ring[History.CLOSE, end - 1]
     return value
 
 
@@ -410,7 +418,7 @@ def advance(
 
     `bars` (bars, 7 of `Bar`); `series` (bars,) row of each bar's series in the state; `seen`
     (series,) bars so far; `state` (series, slots); `history` (series, rows, 2 * ring bars);
-    `indicators` (indicators, 2) family and length; `bits` (columns,) bit of a column in the mask,
+    `indicators` (indicators, 3) family, length and lag; `bits` (columns,) bit of a column in the mask,
     -1 without; `out` (columns + indicators, bars), written whole, NaN where missing; `missing`
     (bars,), the bits of missing columns are added. All are C-contiguous. The caller has checked
     the bars.
@@ -434,8 +442,8 @@ def advance(
         _write_oscillators(row, slots, ring, end, count)
         _write_directional(row, slots, ring, end, count)
         for k in range(indicators.shape[0]):
-            family, length = indicators[k]
-            row[len(bits) + k] = _indicator(ring, end, count, family, length)
+            family, length, lag = indicators[k]
+            row[len(bits) + k] = _indicator(ring, end, count, family, length, lag)
         for column in range(row.shape[0]):
             out[column, i] = row[column]
             if column < len(bits) and bits[column] >= 0 and math.isnan(row[column]):

@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from operators.bar_columns import BarColumns
 from operators.features.kernel import FloatArray
 from schemas.features import FeatureSchema, SequenceSchema
 
@@ -66,7 +67,7 @@ class SequenceWindows:
         """Every series seen, in order of appearance."""
         return tuple(self._series)
 
-    def advance(self, frame: pl.DataFrame, inputs: FloatArray) -> SequenceBatch:
+    def advance(self, frame: pl.DataFrame | BarColumns, inputs: FloatArray) -> SequenceBatch:
         """Take closed bars and return their windows, row for row.
 
         `frame` has `venue` and `symbol`, the bars of one series in time order; `inputs` is the
@@ -80,7 +81,7 @@ class SequenceWindows:
                 f"channels {', '.join(self.schema.names)} of the bars of the frame"
             )
             raise ValueError(msg)
-        series = self._number_series(frame)
+        series = self._number_series(BarColumns.of(frame))
         # Series after series, each behind its tail: then every window is one slice of the buffer.
         order = np.argsort(series, kind="stable")
         present, counts = np.unique(series, return_counts=True)
@@ -96,18 +97,13 @@ class SequenceWindows:
         ends[order] = place
         return SequenceBatch(rows, ends, self.schema.steps)
 
-    def _number_series(self, frame: pl.DataFrame) -> IntArray:
+    def _number_series(self, bars: BarColumns) -> IntArray:
         """Return each row's number of its series; a series is numbered when it first appears."""
-        codes = [frame[name].cast(pl.Categorical).to_physical().to_numpy() for name in _SERIES]
-        pairs = codes[0].astype(np.int64) << 32 | codes[1]
-        _, first, number = np.unique(pairs, return_index=True, return_inverse=True)
-        names = (frame[name].gather(first).to_list() for name in _SERIES)
-        keys = list(zip(*names, strict=True))
-        for i in np.argsort(first):
-            self._series.setdefault(keys[i], len(self._series))
-        self._make_room(len(self._series))
-        known = np.fromiter(map(self._series.__getitem__, keys), np.int64, len(keys))
-        return known[number]
+        known = self._series
+        keys = zip(*(bars.texts(name) for name in _SERIES), strict=True)
+        codes = [known.setdefault(key, len(known)) for key in keys]
+        self._make_room(len(known))
+        return np.array(codes, dtype=np.int64)
 
     def _make_room(self, count: int) -> None:
         if count > len(self._tails):

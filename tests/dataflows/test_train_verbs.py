@@ -73,6 +73,24 @@ def test_models_are_scored_on_other_data_and_their_own_is_called_in_sample(
     assert "IN-SAMPLE" in again.stdout
 
 
+@pytest.mark.acceptance("S-147", criterion="One command trains, judges and says which serves")
+def test_one_command_says_whether_a_model_or_the_rule_tells_the_regime(
+    bars, later, tmp_path, measured
+):
+    words = ("train", "regime", "--data", bars, "--holdout", later, "--out", tmp_path, *QUICK)
+    first, second = run(*words, "--json"), run(*words)
+    assert first.exit_code == 0, first.output
+    (model,) = json.loads(first.stdout)["models"]
+    assert model["model"] == "regime_1h"
+    assert OnnxSession(tmp_path / "regime_1h").version == model["version"]
+    assert second.exit_code == 0, second.output
+    told = " ".join(second.stdout.split())
+    assert model["gate"]["reason"] in told
+    assert "Regimes out of sample" in told
+    assert (tmp_path / "report.html").stat().st_size > 1_000_000
+    measured(model["gate"]["reason"])
+
+
 def change(bars, path, **columns):
     pl.read_parquet(bars).with_columns(**columns).write_parquet(path)
     return path

@@ -73,6 +73,53 @@ def test_shuffled_labels_score_the_prior():
     assert -np.log(found).mean() > -np.log(prior[truth]).mean() - 0.02
 
 
+@pytest.mark.parametrize(
+    ("learning_rate", "context_learning_rate", "path_moves", "context_moves"),
+    [(0.0, 1e-3, False, True), (1e-3, 0.0, True, False)],
+)
+def test_path_and_context_learn_at_their_own_rates(
+    learning_rate, context_learning_rate, path_moves, context_moves
+):
+    windows, labels = planted(256, seed=5)
+    plan = TrainingPlan(
+        learning_rate=learning_rate,
+        context_learning_rate=context_learning_rate,
+        windows_per_epoch=128,
+        epochs_max=1,
+    )
+    network = NETWORKS["patchtst"]()._build(NETWORKS["patchtst"]().shape)
+    path, context = network.split_parameters()
+    before = [[one.detach().clone() for one in part] for part in (path, context)]
+    train_network(
+        network, rows_of(windows, labels, 192), plan, seed=1, device="cpu", budget_seconds=None,
+        report=lambda share, note: None,
+    )  # fmt: skip
+
+    assert len(path) + len(context) == len(list(network.parameters()))
+    assert moved(path, before[0]) == path_moves
+    # The start sets the bias of the context to the classes' shares; its first layer only learns.
+    assert moved(context[:1], before[1][:1]) == context_moves
+
+
+def test_the_classes_of_patchtst_read_the_mean_over_the_patches():
+    windows = torch.from_numpy(planted(4, seed=1)[0])
+    shape = NETWORKS["patchtst"]().shape
+    network = NETWORKS["patchtst"]()._build(shape).eval()
+    torch.nn.init.normal_(network.from_body.weight)
+    with torch.no_grad():
+        path, _, context, _ = network.view(windows)
+        encoded = network.body(path)[1].reshape(4, shape.patches, shape.width)
+        logits = network(windows)[0] - network.from_context(context)
+
+    expected = encoded.mean(1) @ network.from_body.weight.T
+    assert torch.allclose(logits, expected, atol=1e-5)
+    assert expected.abs().max() > 0.1
+
+
+def moved(found, before) -> bool:
+    return any(not torch.equal(one, other) for one, other in zip(found, before, strict=True))
+
+
 @pytest.mark.parametrize("name", ["nhits", "patchtst", "lstm"])
 def test_an_untrained_network_answers_the_prior(name):
     windows, _ = planted(8, seed=1)

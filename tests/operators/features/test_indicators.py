@@ -56,6 +56,36 @@ def test_prior_sma_is_the_sma_of_the_bar_before_bit_for_bit():
         assert now.to_numpy()[:-1].tobytes() == prior.to_numpy()[1:].tobytes()
 
 
+@pytest.mark.parametrize(("length", "lag"), [(20, 5), (50, 10), (200, 20), (1, 299), (280, 20)])
+def test_lagged_sma_is_the_sma_of_that_bar_bit_for_bit(length, lag):
+    found = compute(f"sma_{length}", f"sma_{length}_lag_{lag}")
+    now, lagged = found[f"sma_{length}"].to_numpy(), found[f"sma_{length}_lag_{lag}"].to_numpy()
+
+    assert now[:-lag].tobytes() == lagged[lag:].tobytes()
+    assert np.isnan(lagged[:lag]).all()
+    first = int(np.argmax(~np.isnan(lagged))) + 1
+    assert first == Indicator(f"sma_{length}_lag_{lag}").warm_up_bars == length + lag
+
+
+@pytest.mark.parametrize("length", [1, 20, 100, 299])
+def test_true_range_mean_equals_polars(length):
+    name = f"true_range_mean_{length}"
+    found = compute(name)[name].to_numpy()
+    before = pl.col("close").shift(1)
+    reach = [
+        pl.col("high") - pl.col("low"),
+        *((pl.col(one) - before).abs() for one in ("high", "low")),
+    ]
+    true_range = pl.when(before.is_not_null()).then(pl.max_horizontal(reach))
+    expected = (
+        recorded_series(count=2000).select(true_range.rolling_mean(length)).to_series().to_numpy()
+    )
+
+    assert np.array_equal(np.isnan(found), np.isnan(expected))
+    assert scaled_difference(found, expected) <= 1e-9
+    assert int(np.argmax(~np.isnan(found))) + 1 == Indicator(name).warm_up_bars
+
+
 def test_longer_ring_changes_no_feature():
     names = list(FEATURE_SCHEMAS["fs34"].names)
 
@@ -71,7 +101,10 @@ def test_indicator_that_is_a_feature_gets_no_second_column():
 
 @pytest.mark.parametrize(
     "name",
-    ["", "prior_high", "prior_high_0", "prior_high_301", "prior_high_-3", "vwap_20", "sma_x"],
+    [
+        *("", "prior_high", "prior_high_0", "prior_high_301", "prior_high_-3", "vwap_20", "sma_x"),
+        *("sma_20_lag_0", "sma_200_lag_101", "prior_high_20_lag_5", "sma_20_lag_"),
+    ],
 )
 def test_unknown_indicator_is_refused_with_the_families(name):
     with pytest.raises(ValueError, match=r"prior_close or one of prior_high_N, .*sma_N") as caught:
