@@ -11,7 +11,12 @@ import numpy.typing as npt
 import onnxruntime as ort
 from msgspec import Struct
 
-from schemas.features import FEATURE_SCHEMAS, SEQUENCE_SCHEMAS
+from schemas.features import (
+    FEATURE_SCHEMAS,
+    SEQUENCE_SCHEMAS,
+    FeatureSchema,
+    SequenceSchema,
+)
 from schemas.regime import REGIMES, RG11
 
 CARD_NAME = "card.json"
@@ -24,7 +29,11 @@ REGIME_CLASSES = tuple(regime.value for regime in REGIMES)
 OPSETS = {"": range(9, 22), "ai.onnx.ml": range(1, 4)}
 """Operator set versions that are served, by domain."""
 
-_SCHEMAS = {**FEATURE_SCHEMAS, **SEQUENCE_SCHEMAS, RG11.name: RG11}
+_SCHEMAS: dict[str, FeatureSchema | SequenceSchema] = {
+    **FEATURE_SCHEMAS,
+    **SEQUENCE_SCHEMAS,
+    RG11.name: RG11,
+}
 _SELF_TEST_TOLERANCE = 1e-4
 _EXTERNAL_MARK = b"location"
 """Key that every external tensor must carry, in whichever way its message is encoded."""
@@ -96,6 +105,16 @@ class OnnxSession:
         self._session = _open(self.card, model)
         self._input = self._check_shapes()
         self._run_self_test()
+
+    @property
+    def horizon_bars(self) -> int:
+        """Bars after which the label is known that the model was trained on."""
+        return self.card.horizon_bars
+
+    @property
+    def trusted(self) -> bool:
+        """Whether it was shown to beat the class prior on data that it never saw."""
+        return self.card.beats_prior
 
     def score(self, matrix: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
         """Return (rows, classes) probabilities for (rows, *input_shape) float32 inputs.

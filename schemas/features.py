@@ -348,7 +348,9 @@ SEQUENCE_SCHEMAS: dict[str, SequenceSchema] = {
         name="sq120",
         version=1,
         steps=120,
-        features=tuple(FEATURES[name] for name in ("log_returns", "relative_spread", "volume_ratio")),
+        features=tuple(
+            FEATURES[name] for name in ("log_returns", "relative_spread", "volume_ratio")
+        ),
     ),
 }
 """The windows that sequence models read, by name."""

@@ -106,25 +106,31 @@ class ModelSettings(Section):
     """Name of the model in the registry, whose active version votes; empty: the voter's own name."""
     timeframe: Timeframe = "1h"
     """Bars on which it votes."""
-    horizon_bars: int = Field(default=4, ge=1)
-    """Bars after which its label closes."""
+    learner: Literal["logistic", "hoeffding", "forest"] = "logistic"
+    """What a `river` voter is: a softmax regression, an adaptive tree or a forest of them."""
     warm_up_events: int = Field(default=100, ge=0)
     """Events that an online learner must have learnt before it votes."""
     weight: float = Field(default=1.0, ge=0.0)
-    """Weight of its vote in the score."""
+    """Weight of its vote before governance, relative to the others'."""
 
 
 def default_models() -> dict[str, ModelSettings]:
     """Return the voters that are on by default."""
     return {
         "lightgbm": ModelSettings(kind="onnx", artefact="lightgbm_1h"),
-        "river_logistic": ModelSettings(kind="river"),
+        "nhits": ModelSettings(kind="onnx", artefact="nhits_1h"),
+        "patchtst": ModelSettings(kind="onnx", artefact="patchtst_1h"),
+        "river_forest": ModelSettings(kind="river", learner="forest"),
+        "river_hoeffding": ModelSettings(kind="river", learner="hoeffding"),
+        "river_logistic": ModelSettings(kind="river", learner="logistic"),
+        "xgboost": ModelSettings(kind="onnx", artefact="xgboost_1h"),
     }
 
 
 def default_strategies() -> dict[str, StrategySettings]:
     """Return the rule strategies that are on by default."""
     return {
+        "ensemble": StrategySettings(),
         "rsi_mean_reversion": StrategySettings(),
         "breakout_momentum": StrategySettings(),
         "bollinger_bounce": StrategySettings(),
@@ -135,8 +141,6 @@ def default_strategies() -> dict[str, StrategySettings]:
 class VoteSettings(Section):
     """How votes become a score."""
 
-    rule_weight: float = Field(default=1.0, gt=0.0)
-    """Weight of a rule's vote in the score."""
     score_min: float = Field(default=0.0, ge=-1.0, le=1.0)
     """An entry whose score is below this is denied (VOTE_AGAINST)."""
     horizon_bars: int = Field(default=4, ge=1)

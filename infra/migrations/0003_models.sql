@@ -128,3 +128,42 @@ SELECT
 FROM model_events FINAL
 WHERE kind IN ('activated', 'rolled_back', 'retired')
 ORDER BY model, partition, effective_from_ns;
+
+-- Every regime that a symbol was in, from its confirmation on; the newest span is open and ends with
+-- the last record that confirms it. Spans of `unknown` are the warm-up.
+CREATE OR REPLACE VIEW regime_history AS
+SELECT
+    venue,
+    symbol,
+    regime,
+    since_ns,
+    last_seen_ns,
+    leadInFrame(since_ns, 1, last_seen_ns) OVER
+    (
+        PARTITION BY venue, symbol ORDER BY transition, since_ns
+        ROWS BETWEEN CURRENT ROW AND UNBOUNDED FOLLOWING
+    ) AS until_ns,
+    toFloat64(dateDiff('second', since_ns, until_ns)) / 3600 AS hours,
+    transition,
+    confidence_at_change,
+    source,
+    version,
+    cause
+FROM
+(
+    SELECT
+        venue,
+        symbol,
+        regime,
+        regime_since_ns AS since_ns,
+        max(event_time_ns) AS last_seen_ns,
+        any(transitions) AS transition,
+        argMin(tuple(confidence), event_time_ns).1 AS confidence_at_change,
+        argMin(source, event_time_ns) AS source,
+        argMin(version, event_time_ns) AS version,
+        argMin(reason, event_time_ns) AS cause
+    FROM market_context FINAL
+    WHERE kind = 'regime'
+    GROUP BY venue, symbol, regime, regime_since_ns
+)
+ORDER BY venue, symbol, transition, since_ns;

@@ -1,8 +1,17 @@
-"""Voters that are not rules: models whose opinion is recorded beside the rules' on the same bar."""
+"""Voters that are not rules: models whose opinion is pooled and recorded with every signal."""
 
-from operators.voters.base import Voter, abstain
-from operators.voters.build import build_voters
-from operators.voters.onnx_vote import OnnxVoter, Scorer
-from operators.voters.river_logistic import RiverLogisticVoter
+from operators.voters.base import Answers, Learner, abstain
+from operators.voters.build import build_learners, build_served, model_name
+from operators.voters.onnx_vote import ModelInputs, OnnxVoter, Scorer
 
-__all__ = ["OnnxVoter", "RiverLogisticVoter", "Scorer", "Voter", "abstain", "build_voters"]
+__all__ = [
+    "Answers",
+    "Learner",
+    "ModelInputs",
+    "OnnxVoter",
+    "Scorer",
+    "abstain",
+    "build_learners",
+    "build_served",
+    "model_name",
+]

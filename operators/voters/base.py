@@ -1,6 +1,5 @@
 """What the signal machine asks of a model that votes."""
 
-from collections.abc import Sequence
 from typing import ClassVar, Protocol
 
 import numpy as np
@@ -17,14 +16,26 @@ INPUT_MAX = 1e6
 """A model input beyond this is out of range: scale-free inputs are of the order of 1 to 100."""
 
 
-class Voter(Protocol):
-    """A model that sees every bar of one timeframe and votes on some of them."""
+class Answers(Protocol):
+    """What one voter says about the bars of one call."""
+
+    @property
+    def probabilities(self) -> FloatArray:
+        """(bars, 3) of sell, hold, buy; NaN where the voter abstains."""
+
+    def vote(self, row: int) -> Vote:
+        """Return the vote on one bar, its weight still zero."""
+
+
+class Learner(Protocol):
+    """A model that learns from every bar of one timeframe and votes on each."""
 
     name: str
     kind: ClassVar[str]
     version: str
     timeframe: str
     schema: FeatureSchema
+    weight: float
 
     @property
     def fingerprint(self) -> str:
@@ -38,14 +49,14 @@ class Voter(Protocol):
     def state(self, state: object) -> None: ...
 
     def settle(self) -> None:
-        """Do the work that `advance` put off; it changes no vote."""
+        """Do the work that `answer` put off; it changes no vote."""
 
-    def advance(self, bars: BarColumns, inputs: FloatArray, rows: Sequence[int]) -> dict[int, Vote]:
-        """Take all of `bars` in order and return the vote on each of `rows`.
+    def answer(self, bars: BarColumns, inputs: FloatArray) -> Answers:
+        """Take all of `bars` in order and return what it says about each.
 
-        `bars` are those of the voter's timeframe (columns venue, symbol, close), each series in
-        time order; `inputs` (bars, features of `schema`) is their scale-free view, NaN where
-        missing. A vote uses nothing later than its own bar and never depends on the cut.
+        `bars` are those of the voter's timeframe (columns venue, symbol, close, close_time_ns), each
+        series in time order; `inputs` (bars, features of `schema`) is their scale-free view, NaN
+        where missing. A vote uses nothing later than its own bar and never depends on the cut.
         """
 
 

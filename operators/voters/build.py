@@ -2,43 +2,54 @@
 
 from collections.abc import Mapping
 
-from operators.voters.base import Voter
-from operators.voters.onnx_vote import OnnxVoter, Scorer
-from operators.voters.river_logistic import RiverLogisticVoter
+from operators.vote import LabelRule
+from operators.voters.base import Learner
+from operators.voters.onnx_vote import OnnxVoter
+from operators.voters.river_base import LearnerArchive, RiverVoter
+from operators.voters.river_forest import RiverForestVoter
+from operators.voters.river_hoeffding import RiverHoeffdingVoter
+from operators.voters.river_softmax import RiverSoftmaxVoter
 from schemas.features import FEATURE_SCHEMAS
 from schemas.settings import ModelSettings
 
 MODEL_SCHEMA = FEATURE_SCHEMAS["fs34"]
 """What models read: `fs64` has inputs without a source, so no vector of it is ever complete."""
 
+_LEARNERS: dict[str, type[RiverVoter]] = {
+    "logistic": RiverSoftmaxVoter,
+    "hoeffding": RiverHoeffdingVoter,
+    "forest": RiverForestVoter,
+}
 
-def build_voters(
-    settings: Mapping[str, ModelSettings], scorers: Mapping[str, Scorer | str]
-) -> list[Voter]:
-    """Return the enabled voters of `settings`, sorted by name.
 
-    `scorers` holds, per ONNX voter, the loaded model or the reason why there is none; a voter
-    without either abstains too. Raises `ValueError` if a model does not fit its settings.
-    """
-    voters: list[Voter] = []
-    for name, chosen in sorted(settings.items()):
-        if not chosen.enabled:
-            continue
-        if chosen.kind == "river":
-            voters.append(
-                RiverLogisticVoter(
-                    name,
-                    MODEL_SCHEMA,
-                    chosen.timeframe,
-                    horizon_bars=chosen.horizon_bars,
-                    warm_up_events=chosen.warm_up_events,
-                    weight=chosen.weight,
-                )
-            )
-            continue
-        found = scorers.get(name, "no model is loaded")
-        scorer, reason = (None, found) if isinstance(found, str) else (found, "")
-        voters.append(
-            OnnxVoter(name, scorer, MODEL_SCHEMA, chosen.timeframe, chosen.weight, reason)
+def build_served(settings: Mapping[str, ModelSettings], horizon_bars: int) -> list[OnnxVoter]:
+    """Return the enabled voters that serve a model of the registry, sorted by name."""
+    return [
+        OnnxVoter(name, model_name(name, chosen), chosen.timeframe, horizon_bars, chosen.weight)
+        for name, chosen in sorted(settings.items())
+        if chosen.enabled and chosen.kind == "onnx"
+    ]
+
+
+def build_learners(
+    settings: Mapping[str, ModelSettings], label: LabelRule, archive: LearnerArchive | None = None
+) -> list[Learner]:
+    """Return the enabled voters that learn online, sorted by name; `archive` keeps the large ones."""
+    return [
+        _LEARNERS[chosen.learner](
+            name,
+            MODEL_SCHEMA,
+            chosen.timeframe,
+            label=label,
+            warm_up_events=chosen.warm_up_events,
+            weight=chosen.weight,
+            archive=archive,
         )
-    return voters
+        for name, chosen in sorted(settings.items())
+        if chosen.enabled and chosen.kind == "river"
+    ]
+
+
+def model_name(voter: str, settings: ModelSettings) -> str:
+    """Return the name in the registry of a voter's model."""
+    return settings.artefact or voter

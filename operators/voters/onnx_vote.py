@@ -6,13 +6,14 @@ from typing import ClassVar, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from operators.bar_columns import BarColumns
+from operators.features import SequenceBatch
 from operators.voters.base import FloatArray, abstain, find_usable, name_unusable
-from schemas.features import FeatureSchema
+from schemas.features import FeatureSchema, SequenceSchema
 from schemas.fields import Stance
 from schemas.signals import Vote
 
 Float32Array = npt.NDArray[np.float32]
+BoolArray = npt.NDArray[np.bool_]
 
 _STANCES = (Stance.SELL, Stance.HOLD, Stance.BUY)
 _SUM_TOLERANCE = 1e-3
@@ -36,108 +37,165 @@ class Scorer(Protocol):
 
     @property
     def feature_schema_hash(self) -> str:
-        """Hash of the feature schema that the model was trained on."""
+        """Hash of the feature or sequence schema that the model was trained on."""
+
+    @property
+    def horizon_bars(self) -> int:
+        """Bars after which the label is known that the model was trained on."""
+
+    @property
+    def trusted(self) -> bool:
+        """Whether it was shown to beat the class prior on data that it never saw."""
 
     def score(self, matrix: Float32Array) -> FloatArray:
-        """Return (rows, 3) probabilities of sell, hold, buy for (rows, features) inputs."""
+        """Return (rows, 3) probabilities of sell, hold, buy for (rows, *input shape) inputs."""
+
+
+class ModelInputs:
+    """The inputs of the bars of one call, in both views that models read."""
+
+    def __init__(
+        self,
+        schema: FeatureSchema,
+        vectors: FloatArray,
+        sequence: SequenceSchema,
+        windows: SequenceBatch,
+    ) -> None:
+        """Take the scale-free `vectors` (bars, features) and the `windows` that end with each bar."""
+        self.schema, self.sequence = schema, sequence
+        self.vectors, self._windows = vectors, windows
+        self._usable: dict[str, BoolArray] = {}
+
+    def usable(self, schema_hash: str) -> BoolArray:
+        """Return which bars have a whole input of that schema."""
+        if schema_hash not in self._usable:
+            whole = find_usable(self.vectors)
+            if schema_hash == self.sequence.schema_hash:
+                whole = self._windows.complete
+            self._usable[schema_hash] = whole
+        return self._usable[schema_hash]
+
+    def take(self, schema_hash: str, rows: npt.NDArray[np.int64]) -> Float32Array:
+        """Return the inputs of `rows` as a model of that schema reads them."""
+        if schema_hash == self.sequence.schema_hash:
+            return self._windows.take(rows)
+        return self.vectors[rows].astype(np.float32)
+
+    def explain(self, schema_hash: str, row: int) -> str:
+        """Return why the input of a bar is not usable."""
+        if schema_hash == self.sequence.schema_hash:
+            return f"missing inputs: fewer than {self.sequence.steps} bars with all channels"
+        return f"missing inputs: {name_unusable(self.schema, self.vectors[row])}"
 
 
 class OnnxVoter:
-    """Scores the bars that carry a signal, all of one call in one batch; it remembers nothing.
+    """Scores bars with whatever version serves; it remembers nothing.
 
-    Without a scorer, with a missing or wild input, or with an output that is no distribution, it
-    abstains; nothing else ever votes in its place. Raises `ValueError` on construction if the
-    scorer was trained on another feature schema or timeframe.
+    Without a model, with a missing or wild input, or with an output that is no distribution, it
+    abstains; nothing else ever votes in its place. So does a model that was trained on other
+    features, another timeframe or another horizon.
     """
 
     kind: ClassVar[str] = "onnx"
 
     def __init__(
-        self,
-        name: str,
-        scorer: Scorer | None,
-        schema: FeatureSchema,
-        timeframe: str,
-        weight: float = 1.0,
-        missing_reason: str = "no model is loaded",
+        self, name: str, model: str, timeframe: str, horizon_bars: int, weight: float = 1.0
     ) -> None:
-        self.name, self.timeframe, self.schema, self.weight = name, timeframe, schema, weight
-        self._scorer, self._missing_reason = scorer, missing_reason
-        self.version = "" if scorer is None else scorer.version
-        self._content_hash = "" if scorer is None else scorer.content_hash
+        """Vote as `name` with the versions of `model` of the registry."""
+        self.name, self.model, self.timeframe, self.weight = name, model, timeframe, weight
+        self.horizon_bars = horizon_bars
+
+    def answer(
+        self, scorer: Scorer | None, reason: str, inputs: ModelInputs, rows: slice
+    ) -> "OnnxAnswers":
+        """Return what `scorer` says about `rows` of a call; `reason` tells why there is none."""
         if scorer is not None:
-            self._require("feature schema hash", schema.schema_hash, scorer.feature_schema_hash)
-            self._require("timeframe", timeframe, scorer.timeframe)
+            reason = self._find_misfit(scorer, inputs)
+        return OnnxAnswers(self, scorer, reason, inputs, rows)
 
-    def _require(self, subject: str, expected: str, found: str) -> None:
-        if expected != found:
-            msg = (
-                f"{subject} of model {self.name!r} must be {expected!r}; found {found!r}; train "
-                f"the model again or choose the artefact that fits"
-            )
-            raise ValueError(msg)
+    def _find_misfit(self, scorer: Scorer, inputs: ModelInputs) -> str:
+        schemas = (inputs.schema.schema_hash, inputs.sequence.schema_hash)
+        facts = (
+            ("feature schema hash", scorer.feature_schema_hash, schemas),
+            ("timeframe", scorer.timeframe, (self.timeframe,)),
+            ("horizon in bars", scorer.horizon_bars, (self.horizon_bars,)),
+        )
+        for subject, found, wanted in facts:
+            if found not in wanted:
+                expected = " or ".join(str(one) for one in wanted)
+                return f"{subject} of the model must be {expected}; found {found}"
+        return ""
 
-    @property
-    def fingerprint(self) -> str:
-        """Return the hash of the model: there is no state that could outlive it."""
-        return self._content_hash
 
-    @property
-    def state(self) -> object:
-        """Return None: a served model remembers nothing."""
-        return None
+class OnnxAnswers:
+    """What one version said about some bars of a call."""
 
-    @state.setter
-    def state(self, state: object) -> None:
-        assert state is None
+    def __init__(
+        self,
+        voter: OnnxVoter,
+        scorer: Scorer | None,
+        reason: str,
+        inputs: ModelInputs,
+        rows: slice,
+    ) -> None:
+        """Score `rows`, unless `reason` says why not."""
+        self._voter, self._scorer, self._reason = voter, scorer, reason
+        self._inputs, self._first = inputs, rows.start
+        count = rows.stop - rows.start
+        self._raw = np.full((count, 3), np.nan)
+        if scorer is not None and not reason:
+            usable = np.flatnonzero(inputs.usable(scorer.feature_schema_hash)[rows])
+            self._score(scorer, usable)
+        self.probabilities = self._raw.copy()
+        self.probabilities[~_find_distributions(self._raw)] = np.nan
 
-    def settle(self) -> None:
-        """Do nothing: a model that does not learn puts nothing off."""
+    def _score(self, scorer: Scorer, chosen: npt.NDArray[np.int64]) -> None:
+        inputs = self._inputs.take(scorer.feature_schema_hash, chosen + self._first)
+        for place, row in enumerate(chosen.tolist()):
+            # One by one: the last bits of a network's answer depend on how many rows it is given
+            # together, and on the place among them; the cut of the log must change nothing.
+            found = scorer.score(inputs[place : place + 1])
+            if found.shape != (1, 3):
+                self._reason = f"model answered with shape {found.shape!r}"
+                return
+            self._raw[row] = found[0]
 
-    def advance(self, bars: BarColumns, inputs: FloatArray, rows: Sequence[int]) -> dict[int, Vote]:
-        """Return the vote on each of `rows`; the other bars are not looked at."""
-        assert len(inputs) == bars.height
-        if self._scorer is None:
-            return {row: self._abstain(self._missing_reason) for row in rows}
-        chosen = inputs[list(rows)]
-        usable = find_usable(chosen)
-        votes = {
-            row: self._abstain(f"missing inputs: {name_unusable(self.schema, chosen[i])}")
-            for i, row in enumerate(rows)
-            if not usable[i]
-        }
-        scored = [row for i, row in enumerate(rows) if usable[i]]
-        if scored:
-            found = self._scorer.score(chosen[usable].astype(np.float32))
-            if found.shape != (len(scored), len(_STANCES)):
-                reason = f"model answered with shape {found.shape!r}"
-                return votes | {row: self._abstain(reason) for row in scored}
-            votes |= {row: self._vote(p) for row, p in zip(scored, found.tolist(), strict=True)}
-        return votes
-
-    def _vote(self, found: Sequence[float]) -> Vote:
-        sell, hold, buy = found
-        in_range = all(0.0 <= p <= 1.0 for p in (sell, hold, buy))
-        if not (in_range and abs(sell + hold + buy - 1.0) <= _SUM_TOLERANCE):
-            return self._abstain(f"output is no distribution: {sell!r}, {hold!r}, {buy!r}")
-        best = max(sell, hold, buy)
-        winners = [
-            stance for stance, p in zip(_STANCES, (sell, hold, buy), strict=True) if p == best
-        ]
-        # Two equal winners are no opinion in either direction.
-        stance = winners[0] if len(winners) == 1 else Stance.HOLD
+    def vote(self, row: int) -> Vote:
+        """Return the vote on one bar, its weight still zero; rows count from the first of these."""
+        scorer, voter = self._scorer, self._voter
+        if scorer is None:
+            return abstain(voter.name, voter.kind, "", "", self._reason)
+        reason = self._reason
+        if not reason and not self._inputs.usable(scorer.feature_schema_hash)[row + self._first]:
+            reason = self._inputs.explain(scorer.feature_schema_hash, row + self._first)
+        sell, hold, buy = self._raw[row].tolist()
+        if not reason and np.isnan(self.probabilities[row, 0]):
+            reason = f"output is no distribution: {sell!r}, {hold!r}, {buy!r}"
+        if reason:
+            return abstain(voter.name, voter.kind, scorer.version, scorer.content_hash, reason)
         return Vote(
-            voter=self.name,
-            kind=self.kind,
-            version=self.version,
-            content_hash=self._content_hash,
-            stance=stance,
+            voter=voter.name,
+            kind=voter.kind,
+            version=scorer.version,
+            content_hash=scorer.content_hash,
+            stance=choose_stance((sell, hold, buy)),
             probability_sell=sell,
             probability_hold=hold,
             probability_buy=buy,
-            weight=self.weight,
+            weight=0.0,
             reason=f"sell {sell:.4f}, hold {hold:.4f}, buy {buy:.4f}",
         )
 
-    def _abstain(self, reason: str) -> Vote:
-        return abstain(self.name, self.kind, self.version, self._content_hash, reason)
+
+def choose_stance(probabilities: Sequence[float]) -> Stance:
+    """Return the most probable of sell, hold, buy; two equal winners are no opinion: HOLD."""
+    best = max(probabilities)
+    winners = [one for one, p in zip(_STANCES, probabilities, strict=True) if p == best]
+    return winners[0] if len(winners) == 1 else Stance.HOLD
+
+
+def _find_distributions(found: FloatArray) -> BoolArray:
+    # Comparisons with NaN are false: what must hold is asked.
+    with np.errstate(invalid="ignore"):
+        within = ((found >= 0.0) & (found <= 1.0)).all(axis=1)
+        return np.asarray(within & (np.abs(found.sum(axis=1) - 1.0) <= _SUM_TOLERANCE))

@@ -1,0 +1,71 @@
+"""Online learners on disk: one file per content hash, readable by nobody else."""
+
+from hashlib import sha256
+from pathlib import Path
+from typing import Final
+
+from infra.models.files import sync_folder, write_new
+
+SUFFIX: Final = ".learner"
+KEPT_MIN: Final = 2
+"""The newest file and the one before it: a snapshot may lag one behind."""
+
+
+class LearnerFiles:
+    """Keeps the last `kept` learners of one lane in a folder of their own, mode 0700, files 0600.
+
+    A file's name is the SHA-256 of its bytes and is checked on every read. A file appears whole or
+    not at all; the oldest go when there are more than `kept`. Raises ValueError for a `kept` that
+    would remove what the newest snapshot names.
+    """
+
+    def __init__(self, folder: Path, kept: int = 32) -> None:
+        if kept < KEPT_MIN:
+            msg = f"number of kept learners; must be at least {KEPT_MIN}; found {kept!r}; raise it"
+            raise ValueError(msg)
+        self._folder, self._kept = folder, kept
+
+    def put(self, content: bytes) -> str:
+        """Keep `content` durably and return its SHA-256 (hex); raises OSError if the disk is full."""
+        content_hash = sha256(content).hexdigest()
+        path = self._path(content_hash)
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._folder.chmod(0o700)
+        part = path.with_suffix(".part")
+        # Left by a process that died; one lane writes here.
+        part.unlink(missing_ok=True)
+        write_new(part, content, mode=0o600)
+        part.replace(path)
+        sync_folder(self._folder)
+        self._remove_old(keep=path)
+        return content_hash
+
+    def get(self, content_hash: str) -> bytes:
+        """Return exactly the bytes of that hash; raises ValueError if they are not there."""
+        path = self._path(content_hash)
+        remedy = "remove the recovery folder to rebuild it from the log"
+        try:
+            content = path.read_bytes()
+        except OSError as e:
+            msg = f"learner {content_hash!r} must be in its folder; found {e.strerror!r}; {remedy}"
+            raise ValueError(msg) from e
+        found = sha256(content).hexdigest()
+        if found != content_hash:
+            msg = f"learner {content_hash!r} must hash to its name; found {found!r}; {remedy}"
+            raise ValueError(msg)
+        return content
+
+    def _path(self, content_hash: str) -> Path:
+        if len(content_hash) != 64 or not set(content_hash) <= set("0123456789abcdef"):
+            msg = (
+                f"name of a learner; must be a SHA-256 in hex; found {content_hash!r}; remove the "
+                f"recovery folder to rebuild it from the log"
+            )
+            raise ValueError(msg)
+        return self._folder / f"{content_hash}{SUFFIX}"
+
+    def _remove_old(self, keep: Path) -> None:
+        found = [(one.stat().st_mtime_ns, one.name, one) for one in self._folder.glob(f"*{SUFFIX}")]
+        old = sorted(one for one in found if one[2] != keep)[: max(len(found) - self._kept, 0)]
+        for _, _, path in old:
+            path.unlink(missing_ok=True)

@@ -1,0 +1,65 @@
+import numpy as np
+import pytest
+
+from operators.vote import PanelRule, count_mix
+from operators.vote.records import build_opinions
+from schemas.codec import decode, encode
+from schemas.opinions import OpinionPooled
+from tests.operators.vote.markets import build_panel, constant, knowing, make_market, run, silent
+
+NAMES = ["good", "constant", "silent"]
+WORDS = {"sell": 0, "hold": 1, "buy": 2, "abstain": -1}
+
+
+def opinions(closes=40, symbols=5):
+    market = make_market(closes, symbols, seed=31)
+    said = np.stack([knowing(market), constant(market), silent(market)], axis=1)
+    said[12, 0] = 0.9
+    panel = build_panel(NAMES, trusted=NAMES)
+    market.volatilities[7] = np.nan
+    opinion = run(panel, market, said)
+    threshold_bps = PanelRule().costs.threshold_bps
+    provenances = ["recorded"] * len(market.keys)
+    built = build_opinions(
+        market.keys, "1h", market.times_ns, provenances, NAMES, said, opinion, threshold_bps
+    )
+    return panel, opinion, said, built
+
+
+def test_a_record_says_what_was_said():
+    _, opinion, said, built = opinions()
+    one = built[11]
+    assert one.voters == NAMES
+    assert one.sell == [pytest.approx(said[11, 0, 0], abs=5e-5), 0.05, None]
+    assert one.buy[2] is None
+    assert one.stances[1:] == ["buy", "abstain"]
+    assert sum(one.weights) == pytest.approx(1.0, abs=2e-4)
+    assert one.pooled_buy == pytest.approx(opinion.probabilities[11, 2], abs=5e-5)
+    assert one.cause.startswith("features/")
+    assert one.bar_id.startswith("bar/")
+    assert (built[12].sell[0], built[12].stances[0]) == (None, "abstain")
+
+
+def test_an_edge_that_is_unknown_is_null():
+    _, _, _, built = opinions()
+    assert built[7].edge_bps is None
+    assert built[7].decided_stance == "hold"
+    assert built[8].edge_bps is not None
+
+
+def test_records_survive_their_bytes_and_are_small():
+    _, _, _, built = opinions()
+    assert all(decode(OpinionPooled, encode(one)) == one for one in built)
+    assert max(len(encode(one)) for one in built) < 1000
+    assert len({one.id for one in built}) == len(built)
+
+
+def test_the_mix_of_records_is_that_of_the_ballots():
+    panel, _, _, built = opinions()
+    for place, name in enumerate(NAMES):
+        stances = np.array([WORDS[one.stances[place]] for one in built])
+        assert count_mix(name, stances) == panel.ballots.mixes(NAMES)[place]
+    pooled = np.array([WORDS[one.pooled_stance] for one in built])
+    assert count_mix("pooled", pooled) == panel.ballots.mixes(NAMES)[3]
+    decided = np.array([WORDS[one.decided_stance] for one in built])
+    assert count_mix("after threshold", decided) == panel.ballots.mixes(NAMES)[4]
