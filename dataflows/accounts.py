@@ -81,6 +81,9 @@ class AccountStep:
         ingest_ns = max(entry.ingest_time_ns for entry in inputs)
         records = group_by_topic(messages, ingest_ns) + self._put_off
         found = [outgoing for item in items for outgoing in item.outgoing]
+        # What serves must be durable before anything that was decided with it.
+        records = [outgoing for outgoing in found if outgoing.flush] + records
+        found = [outgoing for outgoing in found if not outgoing.flush]
         if sum(outgoing.height for outgoing in found) > PUT_OFF_ROWS_MAX:
             records, found = records + found, []
         self._put_off = found

@@ -11,7 +11,7 @@ from bytewax.testing import run_main
 
 from dataflows.engine import told_plainly
 from dataflows.parts import build_lane
-from dataflows.recorded_session import PARTITION, RecordedSession
+from dataflows.recorded_session import RecordedSession
 from dataflows.trading import wire_trading
 from infra.folder_sink import FolderSink, write_topic
 from infra.settings import Settings, settings_hash, settings_json
@@ -25,42 +25,43 @@ Progress = Callable[[int, int], None]
 
 
 class SessionSource(FixedPartitionedSource[tuple[str, TickBatch], int]):
-    """A recorded session as the one partition of a log; ends with the closing heartbeat."""
+    """A recorded session as the partitions of a log; ends with the closing heartbeat."""
 
     def __init__(
         self,
         session: RecordedSession,
         book: InstrumentBook,
         lateness_ns: int,
+        partitions: int,
         on_progress: Progress | None,
     ) -> None:
-        self._session, self._book = session, book
+        self._session, self._book, self._partitions = session, book, partitions
         self._lateness_ns, self._on_progress = lateness_ns, on_progress
 
     def list_parts(self) -> list[str]:
         """Return the one part."""
-        return [str(PARTITION)]
+        return ["session"]
 
     def build_part(self, step_id: str, for_part: str, resume_state: int | None) -> "_SessionPart":  # noqa: ARG002
         """Start from the beginning: a backtest is not resumed, it is run again."""
-        batches = self._session.batches(self._book, self._lateness_ns)
-        return _SessionPart(batches, self._on_progress)
+        steps = self._session.lanes(self._book, self._lateness_ns, self._partitions)
+        return _SessionPart(steps, self._on_progress)
 
 
 class _SessionPart(StatefulSourcePartition[tuple[str, TickBatch], int]):
-    def __init__(self, batches: Iterator[TickBatch], on_progress: Progress | None) -> None:
-        self._batches, self._on_progress = batches, on_progress
+    def __init__(self, steps: Iterator[list[TickBatch]], on_progress: Progress | None) -> None:
+        self._steps, self._on_progress = steps, on_progress
         self._ticks = 0
 
     def next_batch(self) -> list[tuple[str, TickBatch]]:
         """Return the next chunk as if it had been fetched from the log."""
-        batch = next(self._batches, None)
-        if batch is None:
+        batches = next(self._steps, None)
+        if batches is None:
             raise StopIteration
-        self._ticks = batch.next_offset
+        self._ticks = batches[0].next_offset
         if self._on_progress is not None:
-            self._on_progress(self._ticks, int(batch.ticks["event_time_ns"][-1]))
-        return [(str(PARTITION), batch)]
+            self._on_progress(self._ticks, int(batches[0].ticks["event_time_ns"][-1]))
+        return [(str(batch.partition), batch) for batch in batches]
 
     def snapshot(self) -> int:
         """Return the number of ticks read."""
@@ -92,8 +93,9 @@ def run_backtest(
     lane = build_lane(settings, book, observe)
     lateness_ns = settings.bars.lateness_ms * 1_000_000
     flow = Dataflow("backtest")
-    source = SessionSource(session, book, lateness_ns, on_progress)
-    records = wire_trading(flow, settings, lane, {"ticks": source}, [PARTITION])
+    partitions = settings.kafka.partitions
+    source = SessionSource(session, book, lateness_ns, partitions, on_progress)
+    records = wire_trading(flow, settings, lane, {"ticks": source}, list(range(partitions)))
     op.output("records", records, FolderSink(out))
     with told_plainly("backtest"):
         run_main(flow)

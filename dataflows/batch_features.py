@@ -2,9 +2,9 @@
 
 import polars as pl
 
-from dataflows.lanes import join_features, vector_columns
 from dataflows.parts import SessionLibrary
 from dataflows.recorded_session import PARTITION, RecordedSession
+from dataflows.signal_steps import join_features, vector_columns
 from infra.settings import Settings
 from operators.bars import BarMachine
 from operators.features import FeatureMachine

@@ -16,7 +16,7 @@ from dataflows.machine_checks import (
     find_holder,
 )
 from dataflows.parts import build_lane
-from dataflows.registry import load_scorers
+from dataflows.registry import find_refused
 from dataflows.stack import FLOWS, kafka_settings, port_of, store_settings
 from infra.settings import Settings
 from infra.stack.supervise import NotRunningError, Supervisor
@@ -148,12 +148,12 @@ def _clock(settings: Settings) -> Finding:
 
 
 def _machines(settings: Settings) -> Finding:
-    refused = [text for text in load_scorers(settings).values() if isinstance(text, str)]
+    refused = find_refused(settings)
     if refused:
-        remedy = "make models, or switch the model off"
+        remedy = "`quantstream models verify` names the damage; restore the registry"
         return Finding(check="settings", ok=False, found="; ".join(refused), remedy=remedy)
     lane = build_lane(settings, InstrumentBook(), lambda _kind, _count: None)
-    lane.build_signals()
+    lane.build_signals(0, None)
     kafka_settings(settings)
     store_settings(settings)
     found = f"strategies and models load; features on {', '.join(lane.feature_timeframes)}"

@@ -7,11 +7,12 @@ import bytewax.operators as op
 from bytewax.dataflow import Dataflow
 
 from dataflows.inputs import read_together
-from dataflows.lanes import BarsStep, FeaturesStep
+from dataflows.lanes import BarsStep
 from dataflows.log_flow import LogFlow, open_whole_flow
 from dataflows.log_sources import tick_source
 from dataflows.machines import run_machine
 from dataflows.parts import build_lane
+from dataflows.signal_steps import FeaturesStep
 
 NAME = "features"
 

@@ -16,7 +16,6 @@ from infra.records import FetchedRecord
 from infra.settings import Settings
 from schemas.batches import ProgressMarked
 from schemas.codec import decode, find_header
-from schemas.market import BarClosed
 from schemas.models import ModelEventRecorded
 from schemas.operations import ACCOUNT_COMMANDS, ControlCommanded
 from schemas.signals import SignalEmitted
@@ -41,22 +40,14 @@ def read_known_models(settings: Settings, partition: int, known: KnownCommands) 
     """
     name = full_name(settings.environment, ModelEventRecorded.topic)
     records, _ = read_to_end(kafka_settings(settings), name, partition)
-    newest_ns = max(_newest_bar_ns(settings, partition), _newest_signal_ns(settings, partition))
+    # Bars say nothing about votes: the split `features` may be far ahead of the lane that votes.
+    newest_ns = _newest_signal_ns(settings, partition)
     return KnownModels(
         events=tuple(decode(ModelEventRecorded, record.value or b"") for record in records),
         commands=tuple(
             each.command for each in known.received if each.command.command not in ACCOUNT_COMMANDS
         ),
         not_before_ns=max(known.not_before_ns, newest_ns + 1, 0),
-    )
-
-
-def _newest_bar_ns(settings: Settings, partition: int) -> int:
-    return _newest_ns(
-        settings,
-        BarClosed.topic,
-        partition,
-        lambda record: decode(BarClosed, record.value or b"").close_time_ns,
     )
 
 

@@ -11,7 +11,7 @@ from schemas.topics import full_name, message_topics
 
 READS: dict[str, tuple[str, ...]] = {
     "features": ("market.ticks",),
-    "signals": ("market.bars",),
+    "signals": ("market.bars", "ops.control"),
     "portfolio": ("market.ticks", "trade.signals", "ops.control"),
     "trading": ("market.ticks", "ops.control"),
     "archive": ("market.ticks", *(topic.name for topic in message_topics())),
@@ -23,24 +23,23 @@ def read_lags(settings: Settings) -> dict[str, int]:
     """Return the records that each flow with a group has not committed; others are left out."""
     kafka = kafka_settings(settings)
     topics = sorted({topic for reads in READS.values() for topic in reads})
+    admin = KafkaAdminClient(**kafka_python_options(kafka))
+    try:
+        committed = {flow: _committed(admin, f"{settings.environment}.{flow}") for flow in READS}
+    finally:
+        admin.close()
+    # Read behind the positions: what one flow had written by then the next one must have read.
     begins = topic_begins(kafka, settings.environment, topics)
     ends = topic_ends(kafka, settings.environment, topics)
     lags: dict[str, int] = {}
-    admin = KafkaAdminClient(**kafka_python_options(kafka))
-    try:
-        for flow, reads in READS.items():
-            committed = _committed(admin, f"{settings.environment}.{flow}")
-            if committed:
-                lags[flow] = sum(
-                    # Of a partition without a commit only what it still holds is waited for.
-                    max(0, end - committed.get((name, number), begins[topic][number]))
-                    for topic, name in (
-                        (each, full_name(settings.environment, each)) for each in reads
-                    )
-                    for number, end in ends[topic].items()
-                )
-    finally:
-        admin.close()
+    for flow, reads in READS.items():
+        if committed[flow]:
+            lags[flow] = sum(
+                # Of a partition without a commit only what it still holds is waited for.
+                max(0, end - committed[flow].get((name, number), begins[topic][number]))
+                for topic, name in ((each, full_name(settings.environment, each)) for each in reads)
+                for number, end in ends[topic].items()
+            )
     return lags
 
 

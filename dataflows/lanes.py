@@ -6,28 +6,26 @@ closed. Items without a bar overtake it, so every item carries the lane's sequen
 `dataflows.accounts` restores the order.
 """
 
-from collections.abc import Callable, Iterable
-from typing import Any, cast
+from collections.abc import Callable
+from typing import cast
 
 import polars as pl
 from msgspec import Struct
 
-from dataflows.log_sources import BarsRead, SignalsRead
+from dataflows.log_sources import SignalsRead
 from operators.bar_columns import BarColumns
 from operators.bars import BarMachine, BarState
-from operators.features import FeatureMachine, vector_matrix
+from operators.features import FeatureMachine
 from operators.screen import ScreenState, TickScreen
 from operators.signals import SignalMachine, SignalState
 from schemas.batches import AccountInput, Outgoing, TickBatch
 from schemas.features import FeatureSchema
-from schemas.frames import polars_schema
-from schemas.ids import features_id
 from schemas.instruments import InstrumentBook
-from schemas.market import BarClosed, FeaturesComputed, TickLate
-from schemas.operations import DeadLetterRecorded
-from schemas.signals import SignalEmitted
+from schemas.market import BarClosed, TickLate
+from schemas.models import ModelEventRecorded
+from schemas.operations import AlertRaised, ControlCommanded, DeadLetterRecorded
 
-STATE_VERSION = 2
+STATE_VERSION = 3
 
 
 class LaneItem(Struct, kw_only=True):
@@ -41,6 +39,20 @@ class LaneItem(Struct, kw_only=True):
     outgoing: list[Outgoing]
 
 
+class LaneCommands(Struct, kw_only=True):
+    """Verified commands about models, for one lane."""
+
+    partition: int
+    commands: list[ControlCommanded]
+
+
+class OpenedSignals(Struct, kw_only=True):
+    """The signal machine of a lane, and what must be written before anything that it finds."""
+
+    machine: SignalMachine
+    records: list[ModelEventRecorded | AlertRaised]
+
+
 class Lane(Struct, kw_only=True):
     """How to build the machines of a lane."""
 
@@ -48,7 +60,7 @@ class Lane(Struct, kw_only=True):
     build_screen: Callable[[int, ScreenState | None], TickScreen]
     build_bars: Callable[[int, BarState | None], BarMachine]
     build_features: Callable[[], FeatureMachine]
-    build_signals: Callable[[], SignalMachine]
+    build_signals: Callable[[int, SignalState | None], OpenedSignals]
     published_schema: FeatureSchema
     feature_timeframes: tuple[str, ...]
     """Timeframes that some voter declares; bars of the others need no features."""
@@ -204,117 +216,6 @@ def signals_item(read: SignalsRead) -> LaneItem:
     )
 
 
-class SignalsStep:
-    """Closed bars of one partition in, features and signals out."""
-
-    def __init__(self, lane: Lane, state: object | None) -> None:
-        self._lane = lane
-        self._features = lane.build_features()
-        self._signals = lane.build_signals()
-        if state is not None:
-            version, features, signals = cast("tuple[int, FeatureMachine, SignalState]", state)
-            check_version("signals", version)
-            self._features = check_columns(features, self._features)
-            self._signals.state = signals
-
-    def snapshot(self) -> object:
-        """Return the state of features and of the voters that learn."""
-        return STATE_VERSION, self._features, self._signals.state
-
-    def on_batch(self, values: list[LaneItem]) -> list[LaneItem]:
-        """Return the same items, their bars replaced by features and signals."""
-        for item in values:
-            assert item.bars is not None
-            joined, signals = self.on_bars(item.bars)
-            item.input.signals = signals
-            origin = item.input
-            item.outgoing = [
-                *signal_records(item.partition, signals, origin),
-                *feature_records(self._lane.published_schema, item.partition, joined, origin),
-                *item.outgoing,
-            ]
-            item.bars = None
-        return values
-
-    def settle(self) -> list[LaneItem]:
-        """Let the learners work through what they put off; nothing comes out."""
-        self._signals.settle()
-        return []
-
-    def on_bars(self, bars: BarColumns) -> tuple[BarColumns, list[SignalEmitted]]:
-        """Return `bars` (sorted by close time) with their features beside them, and the signals."""
-        joined = self._features.extend(bars)
-        signals = self._signals.on_features(joined)
-        self._lane.observe("signals", len(signals))
-        return joined, signals
-
-
-class FeaturesStep:
-    """Closed bars of one partition in, features out: the half of `SignalsStep` without opinions."""
-
-    def __init__(self, lane: Lane, state: object | None) -> None:
-        self._lane = lane
-        self._features = lane.build_features()
-        if state is not None:
-            version, features = cast("tuple[int, FeatureMachine]", state)
-            check_version("features", version)
-            self._features = check_columns(features, self._features)
-
-    def snapshot(self) -> object:
-        """Return the state of the features."""
-        return STATE_VERSION, self._features
-
-    def on_batch(self, values: list[LaneItem]) -> list[LaneItem]:
-        """Return the same items with their features among the records."""
-        for item in values:
-            assert item.bars is not None
-            joined = self._features.extend(item.bars)
-            schema = self._lane.published_schema
-            item.outgoing += feature_records(schema, item.partition, joined, item.input)
-            item.bars = None
-        return values
-
-
-class BarsReadStep:
-    """Bars read from the log in, signals out: `SignalsStep` of the split flow."""
-
-    def __init__(self, lane: Lane, state: object | None) -> None:
-        self._wanted = set(lane.feature_timeframes)
-        self._step = SignalsStep(lane, state)
-
-    def snapshot(self) -> object:
-        """Return the state of features and of the voters that learn."""
-        return self._step.snapshot()
-
-    def settle(self) -> list[list[Outgoing]]:
-        """Let the learners work through what they put off; nothing comes out."""
-        self._step.settle()
-        return []
-
-    def on_batch(self, values: list[BarsRead]) -> list[list[Outgoing]]:
-        """Return the signals of each fetch and how far they are complete."""
-        return [self._on_fetch(read) for read in values]
-
-    def _on_fetch(self, read: BarsRead) -> list[Outgoing]:
-        signals: list[SignalEmitted] = []
-        if read.bars is not None:
-            wanted = BarColumns.of(read.bars).select(self._wanted)
-            if wanted.height:
-                _, signals = self._step.on_bars(wanted)
-        origin = AccountInput(
-            partition=read.partition,
-            signal_watermark_ns=read.complete_through_ns,
-            ingest_time_ns=read.ingest_time_ns,
-        )
-        return signal_records(read.partition, signals, origin)
-
-
-def join_features(machine: FeatureMachine, bars: pl.DataFrame) -> pl.DataFrame:
-    """Return `bars` with one column per feature and indicator, and the missing mask."""
-    computed = machine.update(bars)
-    return pl.concat([bars, computed.drop(bars.columns, strict=False)], how="horizontal")
-
-
 def check_version(step: str, version: int) -> None:
     """Raise ValueError if a snapshot was written by another version of this step."""
     if version != STATE_VERSION:
@@ -323,77 +224,6 @@ def check_version(step: str, version: int) -> None:
             f"remove the recovery folder to rebuild it from the log"
         )
         raise ValueError(msg)
-
-
-def check_columns(resumed: FeatureMachine, wanted: FeatureMachine) -> FeatureMachine:
-    """Return `resumed`; raise ValueError if the settings ask for other features than it carries."""
-    if (resumed.schema, resumed.columns) != (wanted.schema, wanted.columns):
-        missing = sorted(set(wanted.columns) ^ set(resumed.columns))
-        msg = (
-            f"recovery state must carry the features that the settings ask for; found a difference "
-            f"in {missing or resumed.schema.name!r}; remove the recovery folder to rebuild it from the log"
-        )
-        raise ValueError(msg)
-    return resumed
-
-
-def vector_columns(schema: FeatureSchema, joined: pl.DataFrame) -> list[pl.Expr]:
-    """Return one expression per feature of `schema`: null where missing or without a source yet."""
-    return [
-        pl.col(name).fill_nan(None)
-        if name in joined.columns
-        else pl.lit(None, pl.Float64()).alias(name)
-        for name in schema.names
-    ]
-
-
-class FeatureRows(Struct, frozen=True, kw_only=True):
-    """The `FeaturesComputed` records of bars with their features; a frame once they are written."""
-
-    schema: FeatureSchema
-    bars: BarColumns
-
-    @property
-    def height(self) -> int:
-        """How many there are: one per bar."""
-        return self.bars.height
-
-    def build(self) -> pl.DataFrame:
-        """Return one row per bar."""
-        bars, schema = self.bars, self.schema
-        count, times = bars.height, bars.integers("close_time_ns")
-        # One flat series with nulls, cut into lists: many times faster than an expression per feature.
-        values = pl.Series("vector", vector_matrix(bars, schema).reshape(-1)).fill_nan(None)
-        built: dict[str, Any] = {
-            "id": [
-                features_id(*series, time_ns)
-                for series, time_ns in zip(bars.keys(), times.tolist(), strict=True)
-            ],
-            "cause": bars.texts("id"),
-            "schema_name": [schema.name] * count,
-            "schema_hash": [schema.schema_hash] * count,
-            "vector": values.reshape((count, len(schema))).cast(pl.List(pl.Float64())),
-        }
-        return pl.DataFrame(
-            [
-                pl.Series(name, built[name] if name in built else bars.column(name), dtype)
-                for name, dtype in polars_schema(FeaturesComputed).items()
-            ]
-        )
-
-
-def feature_records(
-    schema: FeatureSchema, partition: int, joined: BarColumns, origin: AccountInput
-) -> list[Outgoing]:
-    """Return the `FeaturesComputed` records of bars with their features beside them."""
-    return [
-        Outgoing(
-            topic=FeaturesComputed.topic,
-            rows=FeatureRows(schema=schema, bars=joined),
-            partition=partition,
-            ingest_time_ns=origin.ingest_time_ns,
-        )
-    ]
 
 
 def _market_records(
@@ -422,18 +252,3 @@ def _market_records(
             )
         )
     return outgoing
-
-
-def signal_records(
-    partition: int, signals: Iterable[SignalEmitted], origin: AccountInput
-) -> list[Outgoing]:
-    """Return the records of a signals step, and behind them how far they are complete."""
-    return [
-        Outgoing(
-            topic=SignalEmitted.topic,
-            messages=list(signals),
-            partition=partition,
-            progress_ns=origin.signal_watermark_ns,
-            ingest_time_ns=origin.ingest_time_ns,
-        )
-    ]

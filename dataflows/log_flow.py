@@ -29,7 +29,8 @@ from infra.serve import Workload
 from infra.settings import Settings, load_settings, settings_hash
 from schemas.codec import Origin, decode
 from schemas.instruments import InstrumentBook
-from schemas.operations import ControlCommanded, DeadLetterRecorded
+from schemas.models import ModelEventKind, ModelEventRecorded
+from schemas.operations import AlertRaised, ControlCommanded, DeadLetterRecorded
 from schemas.topics import TOPICS
 
 logger = logging.getLogger(__name__)
@@ -38,10 +39,10 @@ WRITES = {
     "trading": (
         "market.bars", "market.features", "market.late", "trade.signals", "trade.decisions",
         "trade.orders", "trade.fills", "trade.positions", "trade.outcomes", "ops.applied",
-        "ops.dead_letters",
+        "ops.dead_letters", "model.events", "ops.alerts",
     ),
     "features": ("market.bars", "market.features", "market.late", "ops.dead_letters"),
-    "signals": ("trade.signals",),
+    "signals": ("trade.signals", "model.events", "ops.alerts"),
     "archive": (),
     "portfolio": (
         "trade.decisions", "trade.orders", "trade.fills", "trade.positions", "trade.outcomes",
@@ -49,6 +50,7 @@ WRITES = {
     ),
 }  # fmt: skip
 """Topics that each flow may write."""
+_REMADE = frozenset({ModelEventKind.WEIGHTS, ModelEventKind.DRIFT, ModelEventKind.SCORED})
 TICKS = "market.ticks"
 INPUTS = {
     "trading": (TICKS,),
@@ -100,6 +102,11 @@ class LogFlow(Struct, kw_only=True):
         """
         if topic == DeadLetterRecorded.topic:
             return self._makes_letter
+        if topic == ModelEventRecorded.topic:
+            return _is_remade
+        if topic == AlertRaised.topic:
+            # Said once, by whoever saw it happen: a replay sees in the log what became of it.
+            return lambda _record: False
         if TOPICS[topic].partitioned:
             return lambda _record: True
         account = self.settings.account.encode()
@@ -133,11 +140,25 @@ class LogFlow(Struct, kw_only=True):
             lease.release()
 
 
+def _is_remade(record: FetchedRecord) -> bool:
+    """Return whether a replay of the bars makes a model's event again: not what began to serve."""
+    try:
+        kind = decode(ModelEventRecorded, record.value or b"").kind
+    except msgspec.DecodeError:
+        return False
+    return kind in _REMADE
+
+
 def recovery_folder(settings: Settings, name: str, partitions: Sequence[int]) -> Path:
     """Return the folder of a flow's snapshots; a lane has its own, so a change of workers moves none."""
     whole = list(partitions) == list(range(settings.kafka.partitions))
     lanes = "all" if whole else "-".join(f"{number:04d}" for number in partitions)
     return settings.state_dir / "recovery" / settings.environment / name / lanes
+
+
+def learners_folder(log: LogFlow) -> Path:
+    """Return the folder for what the learners of a flow keep outside of its snapshots."""
+    return recovery_folder(log.settings, log.name, log.partitions) / "learners"
 
 
 def open_log_flow(

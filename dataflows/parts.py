@@ -1,21 +1,30 @@
 """From settings to machines: the one place where operators meet what they need from outside."""
 
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 
-from dataflows.lanes import Lane
-from dataflows.registry import load_scorers
+from dataflows.known_models import KnownModels
+from dataflows.lanes import Lane, OpenedSignals
+from dataflows.registry import open_registry
+from infra.learner_files import LearnerFiles
+from infra.models.loading import RegistryLoader
 from infra.sessions import ALWAYS_OPEN, load_sessions
 from infra.settings import Settings
 from operators.bars import BarMachine, BarState
+from operators.council import Council
 from operators.features import FeatureMachine, Indicator
+from operators.model_schedule import ModelSchedule
 from operators.portfolio import Portfolio
 from operators.screen import ScreenState, TickScreen
 from operators.sessions import SessionTable
-from operators.signals import SignalMachine
+from operators.signals import SignalMachine, SignalState
 from operators.strategies import build_strategies
-from operators.voters.build import build_voters
+from operators.vote import build_rule
+from operators.voters import build_learners, build_served
 from schemas.features import FEATURE_SCHEMAS
 from schemas.instruments import InstrumentBook
+from schemas.models import ModelEventRecorded
+from schemas.operations import AlertRaised
 
 
 class SessionLibrary(Mapping[str, SessionTable]):
@@ -50,9 +59,19 @@ def build_lane(
     book: InstrumentBook,
     observe: Callable[[str, int], None],
     *,
+    known: Mapping[int, KnownModels] | None = None,
+    learners: Path | None = None,
     marks_progress: bool = False,
 ) -> Lane:
-    """Return how the machines of a lane are built; models and sessions are loaded once here.
+    """Return how the machines of a lane are built; models and sessions are loaded once.
+
+    Args:
+        settings: what decides.
+        book: the instruments.
+        observe: counts what happened, by name.
+        known: what the log says about the models of each partition; nothing without a log.
+        learners: folder for what the online learners keep outside of snapshots; None keeps it there.
+        marks_progress: whether a following flow needs to know how far the bars are complete.
 
     Raises:
         SettingsError, ValueError: A strategy, model or timeframe does not fit; names the setting.
@@ -61,11 +80,25 @@ def build_lane(
     schema = FEATURE_SCHEMAS[settings.features.schema_name]
     lateness_ns = settings.bars.lateness_ms * 1_000_000
     timeframes = tuple(sorted({*settings.bars.timeframes, *used_timeframes(settings)}))
-    scorers = load_scorers(settings)
+    loader = RegistryLoader(open_registry(settings))
+    rule = build_rule(settings.vote)
+    served = build_served(settings.models, settings.vote.horizon_bars)
+    names = sorted({one.model for one in served})
 
-    def build_signals() -> SignalMachine:
+    def build_signals(partition: int, state: SignalState | None) -> OpenedSignals:
         strategies = build_strategies(settings.strategies)
-        return SignalMachine(strategies, build_voters(settings.models, scorers), settings.vote)
+        archive = None if learners is None else LearnerFiles(learners / f"{partition:04d}")
+        online = build_learners(settings.models, rule.label, archive)
+        if not (served or online):
+            return _open_signals(SignalMachine(strategies), state, [])
+        told = (known or {}).get(partition, KnownModels())
+        schedule = ModelSchedule(partition, names, loader, told.events, told.not_before_ns)
+        if state is not None and state.council is not None:
+            schedule.state = state.council.newest_ns
+        # What serves must be known before the vote begins: it tells whom to trust.
+        records = schedule.start(told.commands)
+        council = Council(partition, served, online, schedule, settings.vote)
+        return _open_signals(SignalMachine(strategies, council), state, records)
 
     def build_features() -> FeatureMachine:
         strategies = build_strategies(settings.strategies)
@@ -89,6 +122,16 @@ def build_lane(
         marks_progress=marks_progress,
         observe=observe,
     )
+
+
+def _open_signals(
+    machine: SignalMachine,
+    state: SignalState | None,
+    records: list[ModelEventRecorded | AlertRaised],
+) -> OpenedSignals:
+    if state is not None:
+        machine.state = state
+    return OpenedSignals(machine=machine, records=records)
 
 
 def adopt_settings(settings: Settings, portfolio: Portfolio) -> None:

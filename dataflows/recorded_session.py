@@ -8,6 +8,7 @@ import numpy as np
 import polars as pl
 from msgspec import Struct
 
+from infra.partitions import partition_of
 from infra.recordings import Recording, list_instruments, merge_recordings, open_recording
 from infra.tick_encoder import final_heartbeat_ns
 from infra.tick_rows import PARSED_ROWS, TickRules
@@ -93,6 +94,36 @@ class RecordedSession:
             yield _batch(ticks, row)
         yield _batch(_heartbeat(row, self.closing_time_ns(lateness_ns)), row + 1)
 
+    def lanes(
+        self, book: InstrumentBook, lateness_ns: int, partitions: int
+    ) -> Iterator[list[TickBatch]]:
+        """Yield the same ticks as if they had been fetched from the partitions of a log.
+
+        Every step has one batch per partition, each ended by a heartbeat: models learn from the
+        symbols of their own partition, so a run without a log must be cut as one with it.
+
+        Raises:
+            ValueError: The session holds a tick that the log would refuse.
+        """
+        homes = np.empty(0, dtype=np.int64)
+        for batch in self.batches(book, lateness_ns):
+            if len(homes) < len(book):
+                names = book.frame.select("venue", "symbol").iter_rows()
+                homes = np.array([partition_of(*name, partitions) for name in names])
+            ticks, last_ns = batch.ticks, int(batch.ticks["event_time_ns"][-1])
+            # A heartbeat of the session belongs to every partition, as one of its own.
+            trades = ticks.filter(ticks["instrument"] >= 0)
+            home = homes[trades["instrument"].to_numpy()]
+            heartbeat = _heartbeat(batch.next_offset, last_ns)
+            yield [
+                _batch(
+                    pl.concat([trades.filter(pl.Series(home == number)), heartbeat]),
+                    batch.next_offset,
+                    number,
+                )
+                for number in range(partitions)
+            ]
+
     def closing_time_ns(self, lateness_ns: int) -> int:
         """Return the event time of the last heartbeat: it closes the last bars and claims no more."""
         return min(
@@ -122,9 +153,9 @@ def _judge(rules: TickRules, chunk: pl.DataFrame, row: int) -> pl.DataFrame:
     return accepted
 
 
-def _batch(ticks: pl.DataFrame, next_offset: int) -> TickBatch:
+def _batch(ticks: pl.DataFrame, next_offset: int, partition: int = PARTITION) -> TickBatch:
     return TickBatch(
-        partition=PARTITION, ticks=ticks, dead_letters=[], next_offset=next_offset, ingest_time_ns=0
+        partition=partition, ticks=ticks, dead_letters=[], next_offset=next_offset, ingest_time_ns=0
     )
 
 

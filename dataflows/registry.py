@@ -1,18 +1,14 @@
 """Where this installation's models are: the shipped registry, or the operator's own beside his state."""
 
-import logging
 from pathlib import Path
 
-from infra.models.loading import load_active
+from infra.models.loading import LoadedModel, load_active
 from infra.models.manifest import RegistryError
 from infra.models.registry import Registry
 from infra.models.signing import SignatureRefusedError, Signer, load_or_create_signer, trusted_keys
 from infra.models.store import SignedStore
-from infra.onnx_session import OnnxSession
 from infra.settings import Settings
-from schemas.settings import ModelSettings
-
-logger = logging.getLogger(__name__)
+from operators.voters import model_name
 
 SHIPPED = Path(__file__).parents[1] / "onnx_models" / "artefacts"
 """The registry that comes with the release, signed by the project."""
@@ -58,27 +54,31 @@ def open_to_change(
     return registry, signer
 
 
-def model_name(voter: str, settings: ModelSettings) -> str:
-    """Return the name in the registry of a voter's model."""
-    return settings.artefact or voter
-
-
-def load_scorers(settings: Settings) -> dict[str, OnnxSession | str]:
-    """Return each ONNX voter's active model, or the reason why it abstains.
+def load_voting(settings: Settings) -> dict[str, LoadedModel]:
+    """Return what serves for each ONNX voter that is on.
 
     Where the active version is refused, the newest before it that loads serves.
     """
     registry = open_registry(settings)
-    scorers: dict[str, OnnxSession | str] = {}
-    for voter, model in settings.models.items():
-        if model.enabled and model.kind == "onnx":
-            loaded = load_active(registry, model_name(voter, model))
-            for refusal in loaded.refusals:
-                logger.warning(
-                    "model %s %s refused; %s", refusal.model, refusal.version, refusal.reason
-                )
-            scorers[voter] = loaded.session or loaded.reason
-    return scorers
+    return {
+        voter: load_active(registry, model_name(voter, model))
+        for voter, model in settings.models.items()
+        if model.enabled and model.kind == "onnx"
+    }
+
+
+def find_refused(settings: Settings) -> list[str]:
+    """Return why what should serve was refused; a model without an active version is none of these."""
+    try:
+        open_registry(settings).read()
+    except (RegistryError, SignatureRefusedError, OSError) as error:
+        return [str(error)]
+    return [
+        refusal.reason
+        for loaded in load_voting(settings).values()
+        for refusal in loaded.refusals
+        if refusal.version
+    ]
 
 
 def artefact_folders(settings: Settings) -> list[Path]:

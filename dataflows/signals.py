@@ -9,11 +9,13 @@ import bytewax.operators as op
 from bytewax.dataflow import Dataflow
 
 from dataflows.inputs import read_together
-from dataflows.lanes import BarsReadStep
-from dataflows.log_flow import LogFlow, open_whole_flow
-from dataflows.log_sources import bar_source
+from dataflows.known_commands import read_known_commands
+from dataflows.known_models import read_known_models
+from dataflows.log_flow import LogFlow, learners_folder, open_whole_flow
+from dataflows.log_sources import bar_source, control_source
 from dataflows.machines import run_machine
 from dataflows.parts import build_lane
+from dataflows.signal_steps import BarsReadStep, to_lanes
 
 NAME = "signals"
 
@@ -21,9 +23,25 @@ NAME = "signals"
 def build_flow(log: LogFlow) -> Dataflow:
     """Return the flow of `log.partitions`."""
     flow = Dataflow(NAME)
-    lane = build_lane(log.settings, log.book, log.workload.observe)
-    read = read_together(flow, {"bars": bar_source(log.settings, log.partitions, NAME, log.watch)})
-    records = run_machine("signals", read["bars"], lambda state: BarsReadStep(lane, state))
+    settings = log.settings
+    known = read_known_commands(settings)
+    lane = build_lane(
+        settings,
+        log.book,
+        log.workload.observe,
+        known={one: read_known_models(settings, one, known) for one in log.partitions},
+        learners=learners_folder(log),
+    )
+    read = read_together(
+        flow,
+        {
+            "bars": bar_source(settings, log.partitions, NAME, log.watch),
+            "controls": control_source(settings, NAME, log.watch, known),
+        },
+    )
+    commands = to_lanes("model_commands", read["controls"], log.partitions)
+    inputs = op.merge("inputs", commands, read["bars"])
+    records = run_machine("signals", inputs, lambda state: BarsReadStep(lane, state))
     op.output("records", records, log.sink())
     return flow
 

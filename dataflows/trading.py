@@ -12,11 +12,13 @@ from bytewax.operators import KeyedStream
 from dataflows.accounts import AccountStep, on_account
 from dataflows.inputs import Sources, read_together
 from dataflows.known_commands import read_known_commands
-from dataflows.lanes import BarsStep, Lane, SignalsStep
-from dataflows.log_flow import LogFlow, open_whole_flow
+from dataflows.known_models import read_known_models
+from dataflows.lanes import BarsStep, Lane
+from dataflows.log_flow import LogFlow, learners_folder, open_whole_flow
 from dataflows.log_sources import control_source, tick_source
 from dataflows.machines import run_machine
 from dataflows.parts import adopt_settings, build_lane, build_portfolio
+from dataflows.signal_steps import SignalsStep, to_lanes
 from infra.settings import Settings
 from schemas.batches import ControlReceived
 
@@ -39,7 +41,12 @@ def wire_trading(
     read = read_together(flow, sources)
     items = run_machine("bars", read["ticks"], lambda state: BarsStep(lane, state))
     closing = op.branch("closing", items, lambda keyed: keyed[1].bars is not None)
-    signalled = run_machine("signals", closing.trues, lambda state: SignalsStep(lane, state))
+    voting = closing.trues
+    if "controls" in read:
+        voting = op.merge(
+            "voting", to_lanes("model_commands", read["controls"], partitions), voting
+        )
+    signalled = run_machine("signals", voting, lambda state: SignalsStep(lane, state))
     inputs = op.merge("inputs", closing.falses, signalled)
     account = on_account("to_account", inputs, settings.account)
     if "controls" in read:
@@ -63,8 +70,14 @@ def build_flow(log: LogFlow) -> Dataflow:
     """Return the flow over the log; `log` holds the lease, the book and the sink."""
     flow = Dataflow(NAME)
     settings = log.settings
-    lane = build_lane(settings, log.book, log.workload.observe)
     known = read_known_commands(settings)
+    lane = build_lane(
+        settings,
+        log.book,
+        log.workload.observe,
+        known={one: read_known_models(settings, one, known) for one in log.partitions},
+        learners=learners_folder(log),
+    )
     records = wire_trading(
         flow,
         settings,

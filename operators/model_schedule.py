@@ -134,8 +134,9 @@ class ModelSchedule:
         if not spans:
             return Serving(version="", scorer=None, reason=f"no version of {model} was activated")
         at = bisect_right(spans, event_time_ns, key=lambda span: span.effective_from_ns)
-        # Bars before the first span were scored by what served first: nothing else was there.
-        span = spans[max(at - 1, 0)]
+        if not at:
+            return Serving(version="", scorer=None, reason=f"no version of {model} was active yet")
+        span = spans[at - 1]
         if span.kind is ModelEventKind.RETIRED:
             return Serving(version="", scorer=None, reason=f"model retired; {span.reason}")
         found = self._open(model, span.version, span.content_hash)

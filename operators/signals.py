@@ -1,6 +1,6 @@
 """From the features of closed bars to signals: edges of rules, and every vote on the same bar."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from math import isfinite
 from typing import Any
 from zlib import crc32
@@ -11,17 +11,29 @@ import polars as pl
 from msgspec import Struct
 
 from operators.bar_columns import BarColumns, SeriesKey
-from operators.features import to_model_inputs, vector_matrix
+from operators.council import Council, CouncilState
+from operators.rulings import Polled, Ruling
 from operators.strategies import Conditions
-from operators.strategies.base import BAR_COLUMNS, Strategy, number
-from operators.voters.base import FloatArray, Voter, abstain
+from operators.strategies.base import BAR_COLUMNS, VOTE_COLUMNS, Strategy, number
+from operators.voters.base import abstain
 from schemas.fields import Action, Provenance, Stance
 from schemas.ids import derive_id, features_id
-from schemas.settings import VoteSettings
+from schemas.models import ModelEventRecorded
+from schemas.operations import AlertRaised, ControlCommanded
 from schemas.signals import SignalEmitted, Vote
 
 BoolArray = npt.NDArray[np.bool_]
 _ACTIONS = (Action.ENTER, Action.EXIT)
+_NO_RULING = Ruling(
+    time_ns=-1,
+    votes=[],
+    score=0.0,
+    agreement="",
+    multiplier=None,
+    probabilities=None,
+    edges_bps=(None, None),
+    threshold_bps=None,
+)
 _TEXTS = ("venue", "symbol", "timeframe", "id", "provenance")
 
 
@@ -32,28 +44,27 @@ class SignalState(Struct):
     """Every series seen, in order of appearance."""
     holds: dict[str, BoolArray]
     """By a strategy's content hash: (series, 2) whether entry and exit held on the last bar."""
-    voters: dict[str, object]
-    """By a voter's name and fingerprint: what it remembers."""
+    council: CouncilState | None
+    """What the models remember."""
 
 
 class SignalMachine:
     """Emits a signal when a strategy's entry or exit starts to hold on a symbol.
 
     A condition that held on the symbol's previous bar of that timeframe emits nothing. With every
-    signal come the votes of all strategies and models on the same bar; the score is the weighted
-    mean of `probability_buy - probability_sell` over those that did not abstain. The output depends
-    on the bars alone, never on how they were cut into frames.
+    signal come the votes of all strategies and models; rules propose, so their votes weigh nothing,
+    and the score is what the models of the council say together. A bar of another timeframe than the
+    council's is judged by the newest opinion on its symbol, if that is no older than one bar. The
+    output depends on the bars alone, never on how they were cut into frames.
     """
 
-    def __init__(
-        self, strategies: Sequence[Strategy[Any]], voters: Sequence[Voter], vote: VoteSettings
-    ) -> None:
+    def __init__(self, strategies: Sequence[Strategy[Any]], council: Council | None = None) -> None:
         self._strategies = sorted(strategies, key=lambda strategy: strategy.name)
-        self._voters = sorted(voters, key=lambda voter: voter.name)
+        self._council = council
         self._hashes = [strategy.content_hash for strategy in self._strategies]
-        self._rule_weight = vote.rule_weight
         self._timeframes: set[str] = {one.timeframe for one in strategies}
-        self._timeframes |= {one.timeframe for one in voters}
+        if council is not None:
+            self._timeframes.add(council.timeframe)
         self._conditions = Conditions(self._strategies)
         inputs = {name for one in strategies for name in one.inputs}
         self._numbers = sorted(inputs.union(BAR_COLUMNS))
@@ -67,21 +78,20 @@ class SignalMachine:
         return SignalState(
             series=list(self._series),
             holds={key: self._holds[:used, i] for i, key in enumerate(self._hashes)},
-            voters={_state_key(voter): voter.state for voter in self._voters},
+            council=None if self._council is None else self._council.state,
         )
 
     @state.setter
     def state(self, state: SignalState) -> None:
-        # A strategy or voter whose content changed since starts anew: what the old one remembered
+        # A strategy or model whose content changed since starts anew: what the old one remembered
         # would mean something else under the new numbers.
         self._series = {key: i for i, key in enumerate(state.series)}
         self._holds = np.zeros((len(state.series), len(self._strategies), 2), dtype=np.bool_)
         for i, key in enumerate(self._hashes):
             if key in state.holds:
                 self._holds[:, i] = state.holds[key]
-        for voter in self._voters:
-            if _state_key(voter) in state.voters:
-                voter.state = state.voters[_state_key(voter)]
+        if self._council is not None and state.council is not None:
+            self._council.state = state.council
 
     def on_features(self, frame: pl.DataFrame | BarColumns) -> list[SignalEmitted]:
         """Return the signals of closed bars, sorted by (event time, venue, symbol, strategy, action).
@@ -93,26 +103,38 @@ class SignalMachine:
         bars = BarColumns.of(frame).select(self._timeframes)
         if not bars.height:
             return []
+        # The models take every bar, be there a signal on it or not.
+        polled, places = self._poll(bars)
+        bars = bars.joined(_spread(polled, places, bars.height))
         known = self._conditions.evaluate(bars)
         edges = self._find_edges(bars, known[:, :, :2])
         rows = np.flatnonzero(edges.any(axis=(1, 2))).tolist()
-        # The learners take every bar, be there a signal on it or not.
-        model_votes = self._collect_model_votes(bars, rows)
         if not rows:
             return []
         found = []
         details = self._read_rows(bars, rows, known[rows, :, 0])
         for position, row in enumerate(rows):
             detail = details[position]
-            votes = [*self._rule_votes(detail, known[row]), *model_votes[row]]
+            ruling = self._rule(detail, polled, places.get(row))
+            votes = [*self._rule_votes(detail, known[row]), *ruling.votes]
             for strategy, action in np.argwhere(edges[row]).tolist():
-                found.append(self._emit(detail, strategy, _ACTIONS[action], votes))
+                found.append(self._emit(detail, strategy, _ACTIONS[action], votes, ruling))
         return sorted(found, key=_order)
 
+    def on_commands(
+        self, commands: Iterable[ControlCommanded]
+    ) -> list[ModelEventRecorded | AlertRaised]:
+        """Return what commands about models change; it must be durable before later records."""
+        return [] if self._council is None else self._council.schedule.on_commands(commands)
+
+    def take_events(self) -> list[ModelEventRecorded]:
+        """Return what happened to weights and scores of models since the last call."""
+        return [] if self._council is None else self._council.take_events()
+
     def settle(self) -> None:
-        """Do the work that the voters put off so that signals go out first; it changes no vote."""
-        for voter in self._voters:
-            voter.settle()
+        """Do the work that the models put off so that signals go out first; it changes no vote."""
+        if self._council is not None:
+            self._council.settle()
 
     def _find_edges(self, bars: BarColumns, holds: BoolArray) -> BoolArray:
         """Return which conditions hold that did not on the series' previous bar; remember the last."""
@@ -137,32 +159,25 @@ class SignalMachine:
             self._holds = np.concatenate([self._holds, room])
         return np.array(codes, dtype=np.int64)
 
-    def _collect_model_votes(self, bars: BarColumns, rows: list[int]) -> dict[int, list[Vote]]:
-        """Give every bar to the models of its timeframe; return their votes on `rows`, in order."""
-        votes: dict[int, list[Vote]] = {row: [] for row in rows}
-        timeframes = bars.texts("timeframe")
-        places: dict[str, dict[int, int]] = {}
-        chosen: dict[str, BarColumns] = {}
-        inputs: dict[tuple[str, str], FloatArray] = {}
-        for voter in self._voters:
-            timeframe, schema = voter.timeframe, voter.schema
-            view = (timeframe, schema.name)
-            if timeframe not in chosen:
-                own = [row for row, one in enumerate(timeframes) if one == timeframe]
-                places[timeframe] = {row: place for place, row in enumerate(own)}
-                chosen[timeframe] = bars if len(own) == bars.height else bars.take(own)
-            frame, at = chosen[timeframe], places[timeframe]
-            if view not in inputs:
-                matrix = vector_matrix(frame, schema)
-                inputs[view] = to_model_inputs(matrix, frame.floats("close"), schema)
-            asked = [at[row] for row in rows if row in at]
-            given = voter.advance(frame, inputs[view], asked)
-            for row in rows:
-                if row in at:
-                    votes[row].append(given[at[row]])
-                else:
-                    votes[row].append(_abstain_from_timeframe(voter, timeframes[row]))
-        return votes
+    def _poll(self, bars: BarColumns) -> tuple[Polled | None, dict[int, int]]:
+        """Give the council its bars; return its answers, and the place of each row among them."""
+        if self._council is None:
+            return None, {}
+        timeframe = self._council.timeframe
+        own = [row for row, one in enumerate(bars.texts("timeframe")) if one == timeframe]
+        if not own:
+            return None, {}
+        return self._council.poll(bars, own), {row: place for place, row in enumerate(own)}
+
+    def _rule(self, detail: Mapping[str, Any], polled: Polled | None, place: int | None) -> Ruling:
+        """Return what the models say about a bar: on the bar itself, or newest before it."""
+        council = self._council
+        if council is None:
+            return _NO_RULING
+        if polled is not None and place is not None:
+            return polled.rule(place)
+        key, time_ns = (detail["venue"], detail["symbol"]), detail["close_time_ns"]
+        return council.rule_before(key, time_ns, polled)
 
     def _read_rows(
         self, bars: BarColumns, rows: list[int], entries: BoolArray
@@ -191,12 +206,17 @@ class SignalMachine:
     def _rule_votes(self, detail: Mapping[str, Any], known: BoolArray) -> list[Vote]:
         stances = known.tolist()
         return [
-            _rule_vote(strategy, self._hashes[i], self._rule_weight, detail, stances[i], i)
+            _rule_vote(strategy, self._hashes[i], detail, stances[i], i)
             for i, strategy in enumerate(self._strategies)
         ]
 
     def _emit(
-        self, detail: Mapping[str, Any], index: int, action: Action, votes: list[Vote]
+        self,
+        detail: Mapping[str, Any],
+        index: int,
+        action: Action,
+        votes: list[Vote],
+        ruling: Ruling,
     ) -> SignalEmitted:
         strategy, enters = self._strategies[index], action is Action.ENTER
         venue, symbol, time_ns = detail["venue"], detail["symbol"], detail["close_time_ns"]
@@ -219,12 +239,42 @@ class SignalMachine:
             target_price=row["target_price"] if enters else None,
             trail_distance=row["trail_distance"] if enters else None,
             horizon_bars=strategy.parameters.horizon_bars,
-            score=_score(votes),
+            score=ruling.score,
             votes=votes,
             reason=strategy.reason_entry(row) if enters else strategy.reason_exit(row),
             bar_id=detail["id"],
             provenance=Provenance(detail["provenance"]),
+            agreement=ruling.agreement,
+            multiplier=ruling.multiplier,
+            expected_edge_bps=ruling.edges_bps[1 if enters else 0],
+            edge_threshold_bps=ruling.threshold_bps,
+            **_pooled(ruling),
         )
+
+
+def _pooled(ruling: Ruling) -> dict[str, float]:
+    if ruling.probabilities is None:
+        return {}
+    sell, hold, buy = ruling.probabilities
+    return {
+        "confidence": max(sell, hold, buy),
+        "probability_sell": sell,
+        "probability_hold": hold,
+        "probability_buy": buy,
+    }
+
+
+def _spread(
+    polled: Polled | None, places: Mapping[int, int], height: int
+) -> dict[str, npt.NDArray[np.float64]]:
+    """Return the vote's columns for all bars: NaN on those that were not voted on."""
+    if polled is not None and polled.bars.height == height:
+        return polled.columns()
+    spread = {name: np.full(height, np.nan) for name in VOTE_COLUMNS}
+    if polled is not None:
+        for name, column in polled.columns().items():
+            spread[name][list(places)] = column
+    return spread
 
 
 def _name_prices(detail: Mapping[str, Any], index: int) -> dict[str, Any]:
@@ -235,7 +285,6 @@ def _name_prices(detail: Mapping[str, Any], index: int) -> dict[str, Any]:
 def _rule_vote(
     strategy: Strategy[Any],
     content_hash: str,
-    weight: float,
     detail: Mapping[str, Any],
     stance: list[bool],
     index: int,
@@ -265,7 +314,7 @@ def _rule_vote(
         probability_sell=float(leaves),
         probability_hold=float(not (enters or leaves)),
         probability_buy=float(enters),
-        weight=weight,
+        weight=0.0,
         reason=reason,
     )
 
@@ -279,26 +328,6 @@ def _explain_unknown(strategy: Strategy[Any], detail: Mapping[str, Any]) -> str:
 
 def _is_finite(value: float | None) -> bool:
     return value is not None and isfinite(value)
-
-
-def _abstain_from_timeframe(voter: Voter, timeframe: str) -> Vote:
-    reason = f"votes on {voter.timeframe} bars; this bar is {timeframe}"
-    return abstain(voter.name, voter.kind, voter.version, "", reason)
-
-
-def _score(votes: list[Vote]) -> float:
-    total = weights = 0.0
-    for vote in votes:
-        if vote.probability_buy is None or vote.probability_sell is None:
-            continue
-        total += vote.weight * (vote.probability_buy - vote.probability_sell)
-        weights += vote.weight
-    # The strategy that signals has a stance and a positive weight, so there is always one vote.
-    return total / weights
-
-
-def _state_key(voter: Voter) -> str:
-    return f"{voter.name}/{voter.fingerprint}"
 
 
 def _order(signal: SignalEmitted) -> tuple[int, str, str, str, str]:

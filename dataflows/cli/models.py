@@ -344,7 +344,7 @@ def _report(
 
 def _roles(settings: Settings, manifest: "Manifest") -> dict[tuple[str, str], str]:
     """Return which voters each version serves."""
-    from dataflows.registry import model_name  # noqa: PLC0415
+    from operators.voters import model_name  # noqa: PLC0415
 
     roles: dict[tuple[str, str], list[str]] = {}
     for voter, chosen in settings.models.items():
@@ -380,8 +380,8 @@ def _describe(entry: "VersionEntry", roles: dict[tuple[str, str], str]) -> dict[
 
 def _voters(settings: Settings, registry: "Registry") -> list[dict[str, Any]]:
     """Return every voter that is not a rule, with the bytes that a lane would load now."""
-    from dataflows.registry import model_name  # noqa: PLC0415
     from infra.models.loading import load_active  # noqa: PLC0415
+    from operators.voters import model_name  # noqa: PLC0415
 
     rows = []
     for voter, chosen in sorted(settings.models.items()):

@@ -114,16 +114,16 @@ def config_validate(
     """Check a settings file (or the effective settings), strategies and models included."""
     with reporting(as_json=as_json):
         from dataflows.parts import build_lane  # noqa: PLC0415
-        from dataflows.registry import load_scorers  # noqa: PLC0415
+        from dataflows.registry import find_refused  # noqa: PLC0415
         from schemas.instruments import InstrumentBook  # noqa: PLC0415
 
         loaded = load_settings(file)
-        for name, scorer in load_scorers(loaded.settings).items():
-            if isinstance(scorer, str):
-                msg = f"model {name!r} must load; {scorer}"
-                raise SettingsError(msg)
+        refused = find_refused(loaded.settings)
+        if refused:
+            msg = f"models must load; {'; '.join(refused)}"
+            raise SettingsError(msg)
         lane = build_lane(loaded.settings, InstrumentBook(), lambda _kind, _count: None)
-        lane.build_signals()
+        lane.build_signals(0, None)
         if as_json:
             print_json({"ok": True, "hash": settings_hash(loaded.settings)})
         else:

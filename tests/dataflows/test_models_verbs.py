@@ -7,7 +7,7 @@ from typer.testing import CliRunner
 
 from dataflows.cli.main import app
 from dataflows.cli.output import ExitCode
-from dataflows.registry import SHIPPED, load_scorers, open_registry
+from dataflows.registry import SHIPPED, load_voting, open_registry
 from infra.models.registry import Registry
 from infra.models.signing import create_key, load_signer
 from infra.settings import load_settings
@@ -66,14 +66,14 @@ def test_the_inventory_names_every_version_and_every_voter(cli, measured):
 @pytest.mark.acceptance("S-089", criterion="the versions listed as serving are those that serve")
 def test_what_is_listed_as_serving_is_what_is_loaded(cli, measured):
     found = document(cli("list", "--json"))
-    loaded = load_scorers(load_settings().settings)
+    loaded = load_voting(load_settings().settings)
     listed = {
         row["voter"]: (row["version"], row["content_hash"])
         for row in found["voters"]
         if row["kind"] == "onnx"
     }
     measured(listed)
-    assert listed == {name: (one.version, one.content_hash) for name, one in loaded.items()}
+    assert listed == {name: (one.version, one.session.content_hash) for name, one in loaded.items()}
     text = cli("list").output
     assert all(version in text for version, _ in listed.values())
 
@@ -96,7 +96,7 @@ def test_activate_and_rollback_without_a_running_dataflow_count_from_the_next_st
         "ok": True, "action": "activate", "model": MODEL, "version": version,
         "previous_version": shipped,
     }  # fmt: skip
-    scorers = load_scorers(load_settings().settings)
+    scorers = load_voting(load_settings().settings)
     assert version in {one.version for one in scorers.values()}
     result = cli("rollback", MODEL)
     assert result.exit_code == ExitCode.OK
@@ -142,7 +142,7 @@ def test_a_manifest_changed_by_hand_is_refused_by_every_verb(cli, tmp_path):
     flip(tmp_path / "state" / "models" / "registry.json", -2)
     for arguments in (["list"], ["verify"], ["show", MODEL], ["rollback", MODEL], ["prune"]):
         assert cli(*arguments).exit_code == ExitCode.REFUSED, arguments
-    assert all(isinstance(one, str) for one in load_scorers(load_settings().settings).values())
+    assert all(one.session is None for one in load_voting(load_settings().settings).values())
 
 
 def test_prune_keeps_what_it_is_told_to(cli, tmp_path):

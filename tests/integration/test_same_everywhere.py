@@ -24,7 +24,7 @@ from tests.integration.session_run import (
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(900), pytest.mark.xdist_group("stack")]
 
-COMPARED = ("trade.decisions", "trade.fills")
+COMPARED = ("trade.signals", "trade.decisions", "trade.fills", "model.events")
 SPLIT = ("features", "signals", "portfolio")
 Hashes = dict[str, tuple[int, str]]
 

@@ -1,7 +1,7 @@
+import math
 import pickle
 from functools import cache
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -9,37 +9,23 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from infra.onnx_session import OnnxSession
 from operators.signals import SignalMachine
 from operators.strategies import build_strategies
-from operators.voters import build_voters
 from schemas.codec import encode
 from schemas.fields import Action, Stance
 from schemas.ids import features_id
-from schemas.settings import (
-    ModelSettings,
-    StrategySettings,
-    VoteSettings,
-    default_models,
-    default_strategies,
-)
+from schemas.settings import StrategySettings, default_strategies
 from schemas.signals import SignalEmitted
+from tests.operators.councils import MODELS, build_council
 from tests.operators.recorded_bars import recorded_frame
 
-SHIPPED = Path(__file__).parents[2] / "onnx_models" / "artefacts" / "objects"
-ARTEFACT = next((SHIPPED / "lightgbm_1h").iterdir())
 HOUR_NS = 3_600_000_000_000
 
 
-@cache
-def session() -> OnnxSession:
-    return OnnxSession(ARTEFACT)
-
-
-def build_machine(strategies=None, models=None) -> SignalMachine:
+def build_machine(strategies=None, models=None, **changes) -> SignalMachine:
     chosen = default_strategies() if strategies is None else strategies
-    voters = build_voters(default_models() if models is None else models, {"lightgbm": session()})
-    return SignalMachine(build_strategies(chosen), voters, VoteSettings())
+    council = None if models == {} else build_council(models, **changes)
+    return SignalMachine(build_strategies(chosen), council)
 
 
 @cache
@@ -73,19 +59,28 @@ def only_rsi(**models):
     return build_machine({"rsi_mean_reversion": StrategySettings()}, models)
 
 
+def restarted(machine, **changes):
+    state = pickle.loads(pickle.dumps(machine.state))
+    again = build_machine(state=state.council, **changes)
+    again.state = state
+    return again
+
+
 def actions(signals):
     return [(signal.event_time_ns, signal.action) for signal in signals]
 
 
 def test_excerpt_makes_every_voter_speak():
     signals, _ = uncut()
-    spoken = {vote.voter for one in signals for vote in one.votes if vote.weight > 0}
-    assert spoken == {*default_strategies(), "lightgbm", "river_logistic"}
+    votes = [vote for one in signals for vote in one.votes]
+    assert {vote.voter for vote in votes if vote.weight > 0} == set(MODELS)
+    spoken = {vote.voter for vote in votes if vote.stance is not Stance.ABSTAIN}
+    assert spoken == {*default_strategies(), *MODELS}
     assert {one.strategy for one in signals} == set(default_strategies())
     assert len(signals) > 50
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(st.lists(st.floats(0.0, 1.0), max_size=12), st.booleans())
 def test_any_cut_and_any_pickle_in_between_changes_nothing(cuts, restart):
     expected, state = uncut()
@@ -94,9 +89,7 @@ def test_any_cut_and_any_pickle_in_between_changes_nothing(cuts, restart):
     for start, end in pairwise([0, *sorted(int(cut * height) for cut in cuts), height]):
         found += machine.on_features(excerpt()[start:end])
         if restart:
-            remembered = pickle.loads(pickle.dumps(machine.state))
-            machine = build_machine()
-            machine.state = remembered
+            machine = restarted(machine)
     found.sort(key=lambda one: (one.event_time_ns, one.venue, one.symbol, one.strategy, one.action))
     assert [encode(one) for one in found] == [encode(one) for one in expected]
     again = build_machine()
@@ -164,24 +157,32 @@ def test_an_exit_proposes_no_prices():
     assert (signal.stop_price, signal.target_price, signal.trail_distance) == (None, None, None)
 
 
-def test_score_is_the_weighted_mean_of_those_that_did_not_abstain():
-    for signal in uncut()[0]:
-        cast = [vote for vote in signal.votes if vote.stance is not Stance.ABSTAIN]
-        assert all(vote.weight == 1.0 for vote in cast)
-        leans = [vote.probability_buy - vote.probability_sell for vote in cast]
-        assert signal.score == pytest.approx(sum(leans) / len(leans), abs=1e-12)
+def test_the_score_follows_from_the_votes_that_are_recorded_with_it():
+    pooled = [one for one in uncut()[0] if one.probability_buy is not None]
+    assert len(pooled) > 50
+    for signal in pooled:
+        cast = [vote for vote in signal.votes if vote.weight > 0.0]
+        assert sum(vote.weight for vote in cast) == pytest.approx(1.0, abs=1e-9)
+        sell, hold, buy = (
+            math.exp(sum(vote.weight * math.log(getattr(vote, name)) for vote in cast))
+            for name in ("probability_sell", "probability_hold", "probability_buy")
+        )
+        lean = (buy - sell) / (sell + hold + buy) * signal.multiplier
+        assert signal.score == pytest.approx(max(-0.95, min(0.95, lean)), abs=1e-12)
+        assert signal.confidence == max(
+            signal.probability_sell, signal.probability_hold, signal.probability_buy
+        )
+        assert signal.agreement in {"unanimous", "strong", "split", "weak", ""}
 
 
-def test_weights_move_the_score():
-    bars = excerpt().filter(pl.col("timeframe") == "1h")
-    plain = ModelSettings(kind="onnx")
-    light, heavy = (
-        only_rsi(lightgbm=plain.model_copy(update={"weight": weight})).on_features(bars)[0]
-        for weight in (1.0, 3.0)
-    )
-    rule, model = (vote.probability_buy - vote.probability_sell for vote in light.votes)
-    assert light.score == pytest.approx((rule + model) / 2)
-    assert heavy.score == pytest.approx((rule + 3 * model) / 4)
+def test_the_vote_of_a_rule_weighs_nothing():
+    rules = [v for one in uncut()[0] for v in one.votes if v.kind == "rule"]
+    assert {vote.weight for vote in rules} == {0.0}
+
+
+def test_configured_weights_are_recorded_beside_those_in_effect():
+    models = [v for one in uncut()[0] for v in one.votes if v.kind != "rule"]
+    assert {vote.weight_configured for vote in models} == {1.0 / 3.0}
 
 
 def test_a_vote_without_its_inputs_abstains_and_never_holds():
@@ -201,22 +202,58 @@ def only_others_missing():
     )
 
 
-def test_abstentions_leave_the_score_alone():
-    assert only_others_missing()[0].score == 1.0
+def test_without_models_the_score_is_zero():
+    signal = only_others_missing()[0]
+    assert (signal.score, signal.probability_buy, signal.agreement) == (0.0, None, "")
 
 
-def test_voters_of_another_timeframe_abstain_and_say_so():
-    daily = next(one for one in uncut()[0] if one.timeframe == "1d")
-    reasons = {vote.voter: vote.reason for vote in daily.votes if vote.stance is Stance.ABSTAIN}
-    assert reasons.keys() == {
-        "bollinger_bounce",
-        "lightgbm",
-        "ma_crossover",
-        "river_logistic",
-        "rsi_mean_reversion",
+def test_a_bar_of_another_timeframe_takes_the_newest_opinion_and_says_how_old_it_is():
+    hourly = excerpt().filter(pl.col("timeframe") == "1h")
+    slow = {"bollinger_bounce": StrategySettings(timeframe="5m")}
+    bars = excerpt().filter(pl.col("timeframe") == "1h").with_columns(timeframe=pl.lit("5m"))
+    late = bars.with_columns(close_time_ns=pl.col("close_time_ns") + 300_000_000_000)
+    both = pl.concat([hourly, late]).sort("close_time_ns", "symbol", "timeframe")
+    found = build_machine(slow).on_features(both)
+    assert len(found) > 20
+    opinions = {
+        (one.event_time_ns, one.symbol): one
+        for one in build_machine({"rsi_mean_reversion": always()}).on_features(hourly)
     }
+    compared = 0
+    for signal in found:
+        (model,) = [vote for vote in signal.votes if vote.voter == "lightgbm"]
+        assert model.reason.endswith("; on the 1h bar closed 300 s before")
+        own = opinions.get((signal.event_time_ns - 300_000_000_000, signal.symbol))
+        if own is not None:
+            compared += 1
+            assert signal.score == own.score
+    assert compared
+
+
+def always():
+    return StrategySettings(parameters={"rsi_entry_max": 60.0, "rsi_exit_min": 61.0})
+
+
+def test_an_opinion_older_than_a_bar_says_nothing():
+    slow = {"breakout_momentum": StrategySettings()}
+    hourly = excerpt().filter(pl.col("timeframe") == "1h")
+    machine = build_machine(slow)
+    machine.on_features(hourly.head(60))
+    daily = recorded_frame().filter(pl.col("timeframe") == "1d", pl.col("symbol") == "BTCUSDT")
+    signals = machine.on_features(daily.tail(80))
+    assert signals
+    for signal in signals:
+        models = [vote for vote in signal.votes if vote.kind != "rule"]
+        assert {vote.stance for vote in models} == {Stance.ABSTAIN}
+        assert {vote.reason for vote in models} == {"no 1h bar closed within one bar before"}
+        assert signal.score == 0.0
+
+
+def test_a_rule_of_another_timeframe_abstains_and_says_so():
+    daily = next(one for one in uncut()[0] if one.timeframe == "1d")
+    reasons = {v.voter: v.reason for v in daily.votes if v.kind == "rule" and v.stance == "abstain"}
+    assert reasons.keys() == set(default_strategies()) - {"breakout_momentum"}
     assert set(reasons.values()) == {"votes on 1h bars; this bar is 1d"}
-    assert daily.score in {1.0, -1.0}
 
 
 def test_a_rule_that_neither_enters_nor_exits_holds_and_counts():

@@ -7,7 +7,8 @@ from infra.clickhouse.client import query_rows
 from infra.clickhouse.why import explain
 from infra.clickhouse.writer import ArchiveWriter, RecordBatch
 from schemas.market import BarClosed
-from schemas.models import ModelEventRecorded
+from schemas.models import ContextObserved, ModelEventRecorded
+from schemas.regime import Regime
 from schemas.signals import SignalEmitted
 from schemas.trading import (
     DecisionMade,
@@ -316,3 +317,46 @@ def test_spans_of_a_version_end_where_the_next_begins(write, client):
     assert found[:2] == [("a", 0, OPEN_NS), ("b", OPEN_NS, OPEN_NS + 2)]
     assert found[2][:2] == ("a", OPEN_NS + 2)
     assert found[2][2] > 9 * 10**18
+
+
+def observed(regime, hour, since, transitions, confidence=None):
+    return ContextObserved(
+        id=f"{hour:032d}",
+        cause="c" * 32,
+        venue="binance_spot",
+        symbol="BTCUSDT",
+        event_time_ns=OPEN_NS + hour * HOUR_NS,
+        kind="regime",
+        regime=regime,
+        confidence=confidence,
+        regime_since_ns=OPEN_NS + since * HOUR_NS,
+        transitions=transitions,
+        source="rule",
+        version="1",
+        content_hash="a" * 64,
+        reason=f"at hour {hour}",
+    )
+
+
+@pytest.mark.acceptance("S-149", criterion="history table queryable")
+def test_the_history_of_regimes_has_a_row_per_span(client, write, measured):
+    write(
+        [
+            observed(Regime.UNKNOWN, 0, 0, 0),
+            observed(Regime.BULL_TRENDING, 5, 5, 0, 0.5),
+            observed(Regime.BULL_TRENDING, 24, 5, 0, 0.7),
+            observed(Regime.CRISIS, 30, 30, 1),
+            observed(Regime.BULL_TRENDING, 40, 40, 2, 0.4),
+            observed(Regime.BULL_TRENDING, 48, 40, 2, 0.6),
+        ]
+    )
+    rows = query_rows(client, "SELECT * FROM regime_history")
+    assert [(row["regime"], row["hours"], row["transition"]) for row in rows] == [
+        ("unknown", 5.0, 0),
+        ("bull_trending", 25.0, 0),
+        ("crisis", 10.0, 1),
+        ("bull_trending", 8.0, 2),
+    ]
+    assert [row["confidence_at_change"] for row in rows] == [None, 0.5, None, 0.4]
+    assert [row["cause"] for row in rows][1:3] == ["at hour 5", "at hour 30"]
+    measured(f"{len(rows)} spans, {rows[1]['hours']:g} h in {rows[1]['regime']}")

@@ -5,7 +5,7 @@ from operators import strategies
 from operators.signals import SignalMachine
 from operators.strategies import build_strategies, discover_strategies, required_indicators
 from operators.strategies.base import number
-from schemas.settings import StrategySettings, VoteSettings, default_strategies
+from schemas.settings import StrategySettings, default_strategies
 from tests.operators.recorded_bars import hourly_bars, with_features
 from tests.operators.strategies.golden_rows import build, judge, load_cases
 
@@ -64,10 +64,10 @@ def test_a_fifth_strategy_is_one_file_and_one_setting(fifth, measured):
     frame = with_features(bars).with_columns(
         prior_close=pl.col("close").shift(1).over("symbol").cast(pl.Float64)
     )
-    found = SignalMachine(built, [], VoteSettings()).on_features(frame)
+    found = SignalMachine(built).on_features(frame)
     signals = [signal for signal in found if signal.strategy == "rising_close"]
     assert {signal.action for signal in signals} == {"enter", "exit"}
-    assert all(len(signal.votes) == 5 for signal in signals)
+    assert all(len(signal.votes) == 6 for signal in signals)
     measured(f"{len(signals)} signals of a strategy that is one file")
 
 
@@ -103,6 +103,7 @@ def test_declared_timeframes_can_be_overridden():
     assert declared == {
         "bollinger_bounce": "1h",
         "breakout_momentum": "1d",
+        "ensemble": "1h",
         "ma_crossover": "1h",
         "rsi_mean_reversion": "1h",
     }

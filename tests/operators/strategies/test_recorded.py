@@ -7,7 +7,7 @@ import talib
 
 from operators.signals import SignalMachine
 from operators.strategies import build_strategies
-from schemas.settings import VoteSettings, default_strategies
+from schemas.settings import default_strategies
 from tests.operators.recorded_bars import daily_bars, hourly_bars, with_features
 
 TOLERANCE = 1e-9
@@ -105,7 +105,7 @@ RULES = [
 def test_signals_of_recorded_months_equal_an_outside_reference(reference, bars, measured):
     name = reference.__name__
     strategy = build_strategies({name: default_strategies()[name]})
-    found = SignalMachine(strategy, [], VoteSettings()).on_features(with_features(bars()))
+    found = SignalMachine(strategy).on_features(with_features(bars()))
     counts = {"enter": 0, "exit": 0}
     for symbol in bars()["symbol"].unique().sort():
         own = series_of(bars(), symbol)
@@ -125,8 +125,6 @@ def test_signals_of_recorded_months_equal_an_outside_reference(reference, bars, 
 
 def test_exit_of_a_breakout_can_fire_because_the_low_leaves_out_its_own_bar():
     found = SignalMachine(
-        build_strategies({"breakout_momentum": default_strategies()["breakout_momentum"]}),
-        [],
-        VoteSettings(),
+        build_strategies({"breakout_momentum": default_strategies()["breakout_momentum"]})
     ).on_features(with_features(daily_bars()))
     assert any(signal.action == "exit" for signal in found)
