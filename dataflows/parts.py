@@ -1,6 +1,7 @@
 """From settings to machines: the one place where operators meet what they need from outside."""
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 
 from dataflows.known_models import KnownModels
@@ -80,7 +81,7 @@ def build_lane(
     schema = FEATURE_SCHEMAS[settings.features.schema_name]
     lateness_ns = settings.bars.lateness_ms * 1_000_000
     timeframes = tuple(sorted({*settings.bars.timeframes, *used_timeframes(settings)}))
-    loader = RegistryLoader(open_registry(settings))
+    loader = RegistryLoader(partial(open_registry, settings))
     rule = build_rule(settings.vote)
     served = build_served(settings.models, settings.vote.horizon_bars)
     names = sorted({one.model for one in served})

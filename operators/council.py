@@ -171,9 +171,10 @@ class Council:
                     keys[part], times[part], closes[part], volatilities[part], said[part]
                 )
             )
+            # Told now: behind the next change a fact would be about another version.
+            self._tell()
         if len(times):
             self.schedule.on_bars(int(times[-1]))
-        self._tell()
         polled = Polled(
             own,
             join_opinions(opinions, len(self._voters)),

@@ -36,7 +36,7 @@ def settings(tmp_path, monkeypatch):
 def test_the_file_alone_makes_the_strategy_known(settings):
     assert "trend_pullback" in discover_strategies()
     built = {strategy.name: strategy for strategy in build_strategies(settings.strategies)}
-    assert len(built) == 5
+    assert len(built) == 6
     assert built["trend_pullback"].parameters.rsi_entry_max == 48.0
 
 

@@ -1,5 +1,7 @@
 """Load what a registry says serves: exactly the signed bytes, or a reason and the version before."""
 
+from collections.abc import Callable
+
 from msgspec import Struct
 
 from infra.models.manifest import Manifest
@@ -73,8 +75,11 @@ def _open(registry: Registry, manifest: Manifest, model: str, version: str) -> O
 class RegistryLoader:
     """Gives lanes their models; every version is opened once per process."""
 
-    def __init__(self, registry: Registry) -> None:
-        """Use `registry`; nothing is read yet."""
+    def __init__(self, registry: Registry | Callable[[], Registry]) -> None:
+        """Use `registry`, or ask for it before every look; nothing is read yet.
+
+        An operator's first change makes a registry of his own, which running lanes must see too.
+        """
         self._registry = registry
         self._sessions: dict[tuple[str, str], OnnxSession] = {}
 
@@ -84,16 +89,20 @@ class RegistryLoader:
         Empty: no version is active. A text: the reason why nobody can tell.
         """
         try:
-            entry = self._registry.read().model(model)
+            entry = self._current().read().model(model)
         except (ValueError, OSError) as error:
             return str(error)
         return (entry.active, *reversed(entry.earlier)) if entry.active else ()
+
+    def _current(self) -> Registry:
+        found = self._registry
+        return found if isinstance(found, Registry) else found()
 
     def load(self, model: str, version: str) -> OnnxSession | str:
         """Return the session of a version, or the reason why there is none."""
         key = (model, version)
         if key not in self._sessions:
-            found = load(self._registry, model, version)
+            found = load(self._current(), model, version)
             if isinstance(found, str):
                 return found
             self._sessions[key] = found

@@ -150,8 +150,15 @@ class RiverVoter(ABC):
 
     @property
     def state(self) -> object:
-        """Return what is remembered, with what is not learnt yet; it is not a copy."""
-        return self._state
+        """Return what is remembered, with what is not learnt yet; it is not a copy.
+
+        A base goes to the archive only here: between two snapshots many may be made, and a file that
+        a snapshot names must outlive them.
+        """
+        state = self._state
+        if self._archive is not None and state.base and isinstance(state.base, bytes):
+            state.base = self._archive.put(state.base)
+        return state
 
     @state.setter
     def state(self, state: object) -> None:
@@ -272,8 +279,7 @@ class RiverVoter(ABC):
     def _make_base(self) -> None:
         state = self._state
         self._base_bytes = pickle.dumps(self._model, protocol=5)
-        archive = self._archive
-        state.base = self._base_bytes if archive is None else archive.put(self._base_bytes)
+        state.base = self._base_bytes
         state.since = []
         # From here on this learner and one that is restored are made of the same bytes.
         self._rebuild()

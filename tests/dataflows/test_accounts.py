@@ -149,3 +149,10 @@ def test_a_resumed_account_stands_under_the_settings_of_now():
         portfolio, adopted.append, book_of(), lambda _kind, _count: None, (), first.snapshot()
     )
     assert len(adopted) == 1
+
+
+def test_what_serves_is_written_before_what_was_decided_with_it():
+    given, account = found(4), step()
+    given.outgoing = [*given.outgoing, Outgoing(topic="model.events", flush=True)]
+    assert topics(account.on_batch([given]))[:2] == ["model.events", "trade.decisions"]
+    assert topics(account.settle()) == ["market.late"]

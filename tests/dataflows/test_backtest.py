@@ -12,13 +12,18 @@ from dataflows.backtest import run_backtest
 from dataflows.recorded_session import RecordedFile, RecordedSession
 from infra.folder_sink import topic_file
 from infra.settings import load_settings
+from schemas.settings import default_models
 from schemas.times import parse_time_ns
 
 RECORDING = Path(__file__).parents[2] / "onnx_models/recordings/bars_5m_binance_spot_demo.parquet"
 END_NS = parse_time_ns("2024-06-25")
+WEEK_END_NS = parse_time_ns("2024-06-08")
 GOLDEN = Path(__file__).parents[1] / "golden" / "backtest_june_2024.json"
 TOPICS = ("market.bars", "trade.signals", "trade.decisions", "trade.orders", "trade.fills",
           "trade.positions", "trade.outcomes")  # fmt: skip
+
+
+NO_MODELS = {f"MODELS__{name.upper()}__ENABLED": "false" for name in default_models()}
 
 
 def settings(**variables):
@@ -27,24 +32,21 @@ def settings(**variables):
     ).settings
 
 
-def run(folder, **variables):
-    session = RecordedSession([RecordedFile(path=RECORDING, end_ns=END_NS)])
+def run(folder, end_ns=END_NS, **variables):
+    session = RecordedSession([RecordedFile(path=RECORDING, end_ns=end_ns)])
     counts = run_backtest(settings(**variables), session, folder)
     return counts, {topic: pl.read_parquet(topic_file(folder, topic)) for topic in TOPICS}
 
 
 def fingerprint(frame):
-    return sha256(frame.write_ndjson().encode()).hexdigest()[:16]
+    # Lanes write side by side: the order of their records among each other means nothing.
+    return sha256(frame.sort("id").write_ndjson().encode()).hexdigest()[:16]
 
 
 @pytest.fixture(scope="module")
 def rules_only(tmp_path_factory):
     """Rules alone: a golden run must not change with a retrained model."""
-    return run(
-        tmp_path_factory.mktemp("golden"),
-        MODELS__LIGHTGBM__ENABLED="false",
-        MODELS__RIVER_LOGISTIC__ENABLED="false",
-    )
+    return run(tmp_path_factory.mktemp("golden"), **NO_MODELS)
 
 
 def test_the_golden_run_gives_the_same_records(rules_only):
@@ -63,13 +65,58 @@ def test_the_golden_run_gives_the_same_records(rules_only):
 
 def test_another_cut_into_chunks_changes_nothing(rules_only, tmp_path, monkeypatch):
     monkeypatch.setattr(RecordedSession.chunks, "__defaults__", (997,))
-    _, tables = run(
-        tmp_path,
-        MODELS__LIGHTGBM__ENABLED="false",
-        MODELS__RIVER_LOGISTIC__ENABLED="false",
-    )
+    _, tables = run(tmp_path, **NO_MODELS)
     for topic, frame in rules_only[1].items():
-        assert frame.equals(tables[topic]), topic
+        assert frame.sort("id").equals(tables[topic].sort("id")), topic
+
+
+@pytest.fixture(scope="module")
+def voted(tmp_path_factory):
+    """A week in which all default models vote."""
+    folder = tmp_path_factory.mktemp("voted")
+    run(folder, WEEK_END_NS)
+    return folder
+
+
+@pytest.mark.acceptance("S-107", criterion="Vote record shows 4 real contributors")
+def test_the_default_models_vote_and_some_entries_rest_on_them(voted, measured):
+    signals = pl.read_parquet(topic_file(voted, "trade.signals"))
+    votes = signals.select(pl.col("votes").explode()).unnest("votes")
+    spoken = votes.filter(pl.col("stance") != "abstain", pl.col("kind") != "rule")
+    assert set(spoken["voter"]) == set(default_models())
+    entries = signals.filter(pl.col("strategy") == "ensemble", pl.col("action") == "enter")
+    assert entries.height > 0
+    assert (entries["expected_edge_bps"] > entries["edge_threshold_bps"]).all()
+    weights = votes.filter(pl.col("kind") == "rule")["weight"]
+    assert (weights == 0.0).all()
+    measured(f"{signals.height} signals, {entries.height} entries of the ensemble")
+
+
+def test_with_models_another_cut_into_chunks_changes_nothing(voted, tmp_path, monkeypatch):
+    monkeypatch.setattr(RecordedSession.chunks, "__defaults__", (997,))
+    run(tmp_path, WEEK_END_NS)
+    for topic in (*TOPICS, "model.events"):
+        found, expected = (
+            pl.read_parquet(topic_file(folder, topic)).sort("id") for folder in (tmp_path, voted)
+        )
+        assert found.equals(expected), topic
+
+
+def test_every_lane_says_which_versions_serve_and_what_they_weigh(voted):
+    events = pl.read_parquet(topic_file(voted, "model.events"))
+    first = events.filter(pl.col("kind") == "activated")
+    served = {f"{name}_1h" for name, one in default_models().items() if one.kind == "onnx"}
+    lanes = set(first["partition"])
+    assert {(model, lane) for model in served for lane in lanes} == set(
+        first.select("model", "partition").iter_rows()
+    )
+    weights = events.filter(pl.col("kind") == "weights")
+    sums = weights.group_by("partition", "effective_from_ns").agg(
+        pl.col("weight_effective").sum(), pl.len()
+    )
+    assert (sums["weight_effective"] - 1.0).abs().max() < 1e-9
+    assert weights["weight_effective"].min() >= 0.05 - 1e-9
+    assert weights["weight_effective"].max() <= 0.60 + 1e-9
 
 
 def test_every_decision_has_its_signal_and_every_fill_its_decision(rules_only):
@@ -100,8 +147,7 @@ def test_outcomes_and_open_legs_add_up_to_the_equity(rules_only):
 def test_entries_before_the_trade_start_are_denied_as_warming_up(tmp_path):
     _, tables = run(
         tmp_path,
-        MODELS__LIGHTGBM__ENABLED="false",
-        MODELS__RIVER_LOGISTIC__ENABLED="false",
+        **NO_MODELS,
         PORTFOLIO__TRADE_FROM="2030-01-01",
     )
     entries = tables["trade.decisions"].filter(pl.col("action") == "enter")

@@ -15,7 +15,7 @@ from schemas.settings import PROJECT_KEYS
 from tests.infra.models.artefacts import write_artefact
 from tests.infra.models.test_registry import files_of, flip
 
-MODEL = "lightgbm_1h"
+MODEL = "xgboost_1h"
 VERBS = ("list", "show", "verify", "add", "activate", "rollback", "prune", "sign")
 
 

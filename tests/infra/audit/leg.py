@@ -3,6 +3,8 @@
 from typing import Any
 from zlib import crc32
 
+from msgspec.structs import replace
+
 from infra.audit.chain import ENTRY_CHECKS
 from schemas.fields import Action, Side, Stance
 from schemas.ids import client_order_id, derive_id
@@ -33,19 +35,19 @@ def signal(of: FeaturesComputed, action: Action, close: float) -> SignalEmitted:
     entering = action is Action.ENTER
     sequence = crc32(f"{STRATEGY}/{action.value}".encode())
     vote = Vote(
-        voter=STRATEGY,
-        kind="rule",
+        voter="model",
+        kind="onnx",
         version="1",
         content_hash="a" * 64,
         stance=Stance.BUY,
-        probability_sell=0.25,
-        probability_hold=0.0,
-        probability_buy=0.75,
+        probability_sell=0.125,
+        probability_hold=0.25,
+        probability_buy=0.625,
         weight=1.0,
         reason="because",
     )
     silent = Vote(
-        voter="model",
+        voter="silent",
         kind="onnx",
         version="1",
         content_hash="b" * 64,
@@ -71,7 +73,11 @@ def signal(of: FeaturesComputed, action: Action, close: float) -> SignalEmitted:
         trail_distance=None,
         horizon_bars=4,
         score=0.5,
-        votes=[vote, silent],
+        votes=[vote, silent, replace(vote, voter=STRATEGY, kind="rule", weight=0.0)],
+        multiplier=1.0,
+        probability_sell=0.125,
+        probability_hold=0.25,
+        probability_buy=0.625,
         reason="because",
         bar_id=of.cause,
     )

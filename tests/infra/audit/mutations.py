@@ -204,20 +204,32 @@ MUTATIONS = {
         ("votes", "votes once", "trade.signals", 1, ""),
     ),
     "a vote has a negative weight": (
-        lambda: revoted(1, lambda votes: [replace(votes[0], weight=-1.0), votes[1]]),
-        ("votes", "none is negative", "trade.signals", 1, "/rule"),
+        lambda: revoted(1, lambda votes: [replace(votes[0], weight=-1.0), *votes[1:]]),
+        ("votes", "none is negative", "trade.signals", 1, "/model"),
     ),
     "a vote counts that abstained": (
         lambda: revoted(1, lambda votes: [votes[0], replace(votes[1], weight=0.5)]),
-        ("votes", "who abstains", "trade.signals", 1, "/model"),
+        ("votes", "who abstains", "trade.signals", 1, "/silent"),
     ),
     "probabilities of a vote sum to more than one": (
-        lambda: revoted(1, lambda votes: [replace(votes[0], probability_hold=0.1), votes[1]]),
-        ("votes", "three probabilities", "trade.signals", 1, "/rule"),
+        lambda: revoted(1, lambda votes: [replace(votes[0], probability_hold=0.3), *votes[1:]]),
+        ("votes", "three probabilities", "trade.signals", 1, "/model"),
     ),
-    "no vote has a weight": (
-        lambda: revoted(1, lambda votes: [replace(votes[0], weight=0.0), votes[1]]),
-        ("votes", "some weight is positive", "trade.signals", 1, ""),
+    "weights do not sum to one": (
+        lambda: revoted(1, lambda votes: [replace(votes[0], weight=0.9), *votes[1:]]),
+        ("votes", "they sum to one", "trade.signals", 1, ""),
+    ),
+    "a pool stands where no vote has a weight": (
+        lambda: revoted(1, lambda votes: [replace(votes[0], weight=0.0), *votes[1:]]),
+        ("votes", "pooled probabilities follow", "trade.signals", 1, ""),
+    ),
+    "a pooled probability is not that of the votes": (
+        lambda: changed(SignalEmitted, 1, probability_buy=0.6250001),
+        ("votes", "pooled probabilities follow", "trade.signals", 1, ""),
+    ),
+    "a rule's vote has a weight": (
+        lambda: revoted(1, lambda votes: [*votes[:2], replace(votes[2], weight=0.5)]),
+        ("votes", "its weight is zero", "trade.signals", 1, ""),
     ),
     "a return is not that of the bars": (
         lambda: revalued(1, "returns", 99.5 / 101.0 - 1 + 2e-9),

@@ -176,4 +176,4 @@ def test_failure_to_start_is_one_line_and_exit_code_one(tmp_path):
     config = BrokerConfig(state_dir=tmp_path / "state", port=find_free_port())
     running = start(build_broker_command(config), tmp_path / "broker.log")
     assert running.process.wait(60) == 1
-    assert "broker stopped; FileExistsError" in running.log.read_text().splitlines()[-1]
+    assert "broker stopped; NotADirectoryError" in running.log.read_text().splitlines()[-1]

@@ -354,3 +354,17 @@ def test_learners_are_no_worse_than_chance_on_recorded_bars(kind, measured):
     assert voter.scored_count > 8000
     # Whether they beat the prior is the market's answer; that they do not drift from it is ours.
     assert voter.log_loss < voter.prior_log_loss + 0.005
+
+
+def test_bases_between_two_snapshots_leave_no_file(tmp_path):
+    frame, inputs = rows()
+    often = small(EagerForestVoter, 40)
+    files = LearnerFiles(tmp_path, kept=2)
+    voter = build(often, archive=files)
+    opine(voter, frame[:100], inputs[:100])
+    before = pickle.dumps(voter.state)
+    opine(voter, frame[100:], inputs[100:])
+    assert len(list(tmp_path.glob("*.learner"))) <= 1
+    after = pickle.dumps(voter.state)
+    for snapshot in (before, after):
+        build(often, archive=files).state = pickle.loads(snapshot)
