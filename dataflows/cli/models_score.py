@@ -23,7 +23,14 @@ ARTEFACTS = Path(__file__).resolve().parents[2] / "onnx_models" / "artefacts"
 REPORT_NAME = "models-score.html"
 
 RootOption = Annotated[
-    Path, typer.Option("--root", exists=True, file_okay=False, help="Registry or other folder.")
+    Path,
+    typer.Option(
+        "--root",
+        exists=True,
+        file_okay=False,
+        show_default="the shipped registry",
+        help="Registry or other folder.",
+    ),
 ]
 OutOption = Annotated[Path, typer.Option("--out", help="Where to write the page.")]
 

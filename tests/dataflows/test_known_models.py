@@ -33,7 +33,7 @@ PARTITIONS = 2
 
 @pytest.fixture
 def settings(broker, tmp_path, request):
-    name = request.node.name.removeprefix("test_").replace("_", "-")[:32].rstrip("-")
+    name = "m-" + request.node.name.removeprefix("test_").replace("_", "-")[:30].rstrip("-")
     found = Settings(
         environment=name,
         state_dir=tmp_path / "state",
