@@ -5,7 +5,7 @@ import secrets
 from collections.abc import Sequence
 from pathlib import Path
 
-from infra.private_folder import make_private
+from infra.private_folder import create_private
 from infra.settings import FILE_VARIABLE, PREFIX, Settings, write_settings
 from infra.stack.broker import BrokerConfig, build_broker_command, wait_until_ready
 from infra.stack.store import StoreConfig, build_store_command, wait_until_store_ready
@@ -47,10 +47,7 @@ def store_settings(settings: Settings) -> StoreSettings:
 def _store_password(state_dir: Path) -> str:
     path = state_dir / STORE_KEY_FILE
     if not path.exists():
-        make_private(state_dir)
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w") as file:
-            file.write(secrets.token_urlsafe(24) + "\n")
+        create_private(path, f"{secrets.token_urlsafe(24)}\n".encode())
     return path.read_text().strip()
 
 

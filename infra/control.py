@@ -6,7 +6,6 @@ acts on an id once.
 """
 
 import base64
-import os
 from pathlib import Path
 
 import msgspec
@@ -14,7 +13,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from infra.private_folder import make_private
+from infra.private_folder import create_private
 from schemas.ids import derive_id
 from schemas.operations import Command, ControlCommanded
 
@@ -31,15 +30,12 @@ def load_or_create_key(state_dir: Path) -> Ed25519PrivateKey:
     """Return the local operator's key, created with mode 0600 at first use."""
     path = state_dir / "keys" / "control.pem"
     if not path.exists():
-        make_private(path.parent)
         pem = Ed25519PrivateKey.generate().private_bytes(
             serialization.Encoding.PEM,
             serialization.PrivateFormat.PKCS8,
             serialization.NoEncryption(),
         )
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(pem)
+        create_private(path, pem)
     key = serialization.load_pem_private_key(path.read_bytes(), password=None)
     if not isinstance(key, Ed25519PrivateKey):
         msg = f"control key must be Ed25519; found {type(key).__name__}; remove the file to make a new one"

@@ -1,8 +1,11 @@
 """Folders of the state are for their owner alone: snapshots are pickles, and keys lie beside them."""
 
+import os
+import secrets
 from pathlib import Path
 
 OWNER_ONLY = 0o700
+_OWNER_READS_AND_WRITES = 0o600
 
 
 def make_private(folder: Path) -> Path:
@@ -19,3 +22,24 @@ def make_private(folder: Path) -> Path:
     for one in reversed(missing):
         one.mkdir(mode=OWNER_ONLY, exist_ok=True)
     return folder
+
+
+def create_private(path: Path, content: bytes) -> None:
+    """Write a new file with mode 0600 into a private folder; a file that is there is kept.
+
+    It appears whole or not at all, and of processes that create it at the same moment one wins: the
+    flows of an environment start together, and each of them may be the first to need a key.
+    """
+    make_private(path.parent)
+    fresh = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    try:
+        with os.fdopen(os.open(fresh, flags, _OWNER_READS_AND_WRITES), "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.link(fresh, path)
+    except FileExistsError:
+        pass
+    finally:
+        fresh.unlink(missing_ok=True)

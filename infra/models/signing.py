@@ -7,7 +7,6 @@ manifest that is there has its signature.
 
 import base64
 import binascii
-import os
 from collections.abc import Mapping
 from hashlib import sha256
 from pathlib import Path
@@ -18,8 +17,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from msgspec import Struct
 
-from infra.models.files import write_new
-from infra.private_folder import make_private
+from infra.private_folder import create_private
 
 LOCAL_SIGNER = "local"
 KEY_NAME = "registry.pem"
@@ -85,7 +83,6 @@ def load_or_create_signer(state_dir: Path) -> Signer:
     """Return the local operator's signer; its key is created with mode 0600 at first use."""
     path = state_dir / "keys" / KEY_NAME
     if not path.exists():
-        make_private(path.parent)
         create_key(path)
     return load_signer(path)
 
@@ -97,16 +94,7 @@ def create_key(path: Path) -> None:
         serialization.PrivateFormat.PKCS8,
         serialization.NoEncryption(),
     )
-    # Whole or not at all: another process may create it at the same moment.
-    fresh = path.with_name(f"{path.name}.{os.getpid()}")
-    fresh.unlink(missing_ok=True)
-    write_new(fresh, pem, mode=0o600)
-    try:
-        os.link(fresh, path)
-    except FileExistsError:
-        pass
-    finally:
-        fresh.unlink()
+    create_private(path, pem)
 
 
 def trusted_keys(public_keys: Mapping[str, str], state_dir: Path) -> dict[str, str]:

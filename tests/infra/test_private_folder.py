@@ -2,12 +2,14 @@
 
 import os
 import stat
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
 
 import pytest
 
 from infra.control import load_or_create_key
 from infra.lease import RunLease, holder_identity
-from infra.private_folder import make_private
+from infra.private_folder import create_private, make_private
 from infra.settings import Settings, write_settings
 from infra.stack.supervise import Supervisor
 
@@ -55,3 +57,18 @@ def test_whoever_comes_first_the_state_folder_is_private(tmp_path, first_use):
     Supervisor(state).stop()
     folders = [path for path in (tmp_path / "above").rglob("*") if path.is_dir()]
     assert {mode_of(path) for path in [tmp_path / "above", *folders]} == {0o700}
+
+
+def test_of_many_who_create_a_file_at_once_one_wins_and_all_read_its_content(tmp_path):
+    path, together = tmp_path / "keys" / "one.pem", Barrier(8)
+
+    def create(number):
+        together.wait()
+        create_private(path, bytes([number]) * 10_000)
+        return path.read_bytes()
+
+    with ThreadPoolExecutor(8) as pool:
+        found = set(pool.map(create, range(8)))
+    assert len(found) == 1
+    assert mode_of(path) == 0o600
+    assert list(path.parent.iterdir()) == [path]
