@@ -4,7 +4,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Final
 
-from infra.models.files import sync_folder, write_new
+from infra.whole_files import sync_folder, write_new
 
 SUFFIX: Final = ".learner"
 KEPT_MIN: Final = 2

@@ -35,7 +35,8 @@ _SCHEMAS: dict[str, FeatureSchema | SequenceSchema] = {
     RG11.name: RG11,
 }
 _SELF_TEST_TOLERANCE = 1e-4
-_BLOCK_ROWS = 16
+_BLOCK_ROWS = 4
+"""Trees are added up in another order for rows beyond a multiple of this."""
 _EXTERNAL_MARK = b"location"
 """Key that every external tensor must carry, in whichever way its message is encoded."""
 
@@ -130,8 +131,9 @@ class OnnxSession:
             )
             raise ValueError(msg)
         rows = len(matrix)
-        # Vector instructions treat the last rows of a batch otherwise than the first: with whole
-        # blocks only, a row's answer does not depend on the rows beside it, to the last bit.
+        # The last rows of a batch are treated otherwise than the first: with whole blocks only, a
+        # row's answer does not depend on the rows beside it, to the last bit. The gate of every
+        # model measures that this holds for it.
         padding = np.zeros((-rows % _BLOCK_ROWS, *self.input_shape), dtype=np.float32)
         batch = np.concatenate([matrix, padding])
         (found,) = self._session.run(["probabilities"], {self._input: batch})

@@ -11,8 +11,8 @@ import numpy as np
 import onnx
 from msgspec import Struct
 
-from infra.models.files import place_folder
 from infra.onnx_session import CARD_NAME, CLASSES, MODEL_NAME, ModelCard, OnnxSession
+from infra.whole_files import place_folder
 from onnx_models.calibration import Calibration, fold_into_graph
 from onnx_models.families import Family, Fitted, Float32Array, FloatArray
 from schemas.features import SequenceSchema
@@ -41,6 +41,8 @@ class Parity(Struct, frozen=True, kw_only=True):
     rows: int
     boundary_rows: int
     """How many of them stand on both sides of a split."""
+    batch_difference_max: float
+    """How much an answer changed when the same row was asked for beside other rows."""
 
 
 def build_model(fitted: Fitted, calibration: Calibration) -> bytes:
@@ -120,6 +122,22 @@ def measure_parity(
         difference_max=worst,
         rows=len(checked),
         boundary_rows=0 if boundary is None else len(boundary),
+        batch_difference_max=_compare_batches(session, rows[:_BATCH_ROWS], seed),
+    )
+
+
+def _compare_batches(session: OnnxSession, rows: Float32Array, seed: int) -> float:
+    """Return the largest difference between all `rows` at once and shuffled batches of odd sizes.
+
+    A replay gets its bars in other batches than the run it repeats, and must see the same votes.
+    """
+    generator = np.random.default_rng(seed)
+    order = generator.permutation(len(rows))
+    cuts = np.cumsum(generator.integers(1, 40, size=len(rows)))
+    batches = np.split(order, cuts[cuts < len(rows)])
+    answers = session.score(rows)
+    return max(
+        float(np.abs(session.score(rows[batch]) - answers[batch]).max()) for batch in batches
     )
 
 
@@ -138,6 +156,9 @@ def judge_gate(parity: Parity, spread: Mapping[str, Any]) -> dict[str, Any]:
         "parity_max": _check(parity.difference_max, f"<= {PARITY_MAX}", passed=True),
         "parity_rows": _check(
             parity.rows, f">= {PARITY_ROWS_MIN}", passed=parity.rows >= PARITY_ROWS_MIN
+        ),
+        "batch_difference_max": _check(
+            parity.batch_difference_max, "== 0", passed=parity.batch_difference_max == 0.0
         ),
         "confidence_p90_less_p10": _check(
             distance, f">= {CONFIDENCE_SPREAD_MIN}", passed=distance >= CONFIDENCE_SPREAD_MIN

@@ -18,7 +18,6 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from infra.models.files import place_folder, replace_file, sync_folder
 from infra.models.manifest import (
     Manifest,
     RegistryError,
@@ -35,6 +34,7 @@ from infra.models.signing import (
     verify,
 )
 from infra.onnx_session import ModelRefusedError, read_contents
+from infra.whole_files import place_folder, replace_file, sync_folder
 
 MANIFEST_NAME = "registry.json"
 SIGNATURES_NAME = "registry.sig"

@@ -1,12 +1,12 @@
 [
  {
   "signer": "project",
-  "manifest_sha256": "0963f463576c80655de7bf5930c6e869bbc3d5f3d85ceee44ac0be6c846bdbbb",
-  "signature": "OKis0nZfyN3n0tvqsoMrozM6ksO9/AC/yvr2UBVObTHoFcKHxWbXWrOLSibJMmEnO0aFZ85PAEnI5XetHXHXAw=="
+  "manifest_sha256": "d156b458c431b5e7719be4b300c28754386125e14c5ff886ff841d7f2b5f3ef1",
+  "signature": "3ABqhcfnPIN7Q4kfxZvekU8tnFYmwGRGxTHD50CcW7JYdG3lFN4XHZAGIdi/V2OrFcfP7OwqFszpA5qlD23EBg=="
  },
  {
   "signer": "project",
-  "manifest_sha256": "359287a7ebeff6ec851fea992070d0b9ba46d2d5de52ac80e4ca38615f3ab580",
-  "signature": "LB/mtKzHKWL/tMCgAX07Vh4N3O85WJDhzovxxyOTFTCKoHLAWZmekU/RuDVCsjw4HbeoeQ7BjxNZZ54y+1RGDQ=="
+  "manifest_sha256": "ad6e1bfe88f437079779d110136f4cc9a96d9b2b3fe6a1e92c206c5d347c5cff",
+  "signature": "gZQqcRaJAuJK85kadHYWU/zMtCw4OX3lupNz+HRT1AYRBoMYtVOE2zYgi8j5KJYtsF1VYXWSNkBzvpFwJ/d9AA=="
  }
 ]

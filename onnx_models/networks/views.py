@@ -27,11 +27,18 @@ class WindowView(nn.Module):
         # A product with a constant matrix instead of a running sum: deterministic on every device.
         after = torch.triu(torch.ones(steps, steps), diagonal=1).T
         self.register_buffer("sum_after", -after)
+        # The same for short means: how a kernel adds up a short row depends on its place in memory,
+        # and so on the rows beside it.
+        recent = torch.zeros(steps, len(SPANS) - 1)
+        for number, span in enumerate(SPANS[1:]):
+            recent[-span:, number] = 1.0 / span
+        self.register_buffer("mean_of_recent", recent)
         count = 1 + 2 * (len(SPANS) + 1) + 2 * (len(SPANS) - 1) + 1
         self.register_buffer("context_mean", torch.zeros(count))
         self.register_buffer("context_deviation", torch.ones(count))
 
     sum_after: Tensor
+    mean_of_recent: Tensor
     context_mean: Tensor
     context_deviation: Tensor
 
@@ -73,7 +80,8 @@ class WindowView(nn.Module):
     ) -> Tensor:
         parts = [torch.log(deviation), path[:, :1], activity.mean(1)]
         parts += [activity[:, -span:].mean(1) for span in SPANS]
-        for span in SPANS[1:]:
-            recent = torch.sqrt((returns[:, -span:] ** 2).mean(1, keepdim=True) + RETURN_MIN**2)
-            parts += [torch.log(recent / deviation), path[:, -1 - span : -span]]
+        recent = torch.sqrt((returns**2) @ self.mean_of_recent + RETURN_MIN**2)
+        for number, span in enumerate(SPANS[1:]):
+            ratio = recent[:, number : number + 1] / deviation
+            parts += [torch.log(ratio), path[:, -1 - span : -span]]
         return torch.cat(parts, dim=1)

@@ -304,6 +304,9 @@ def judge_regime(
         "parity_rows": _check(
             parity.rows, f">= {PARITY_ROWS_MIN}", passed=parity.rows >= PARITY_ROWS_MIN
         ),
+        "batch_difference_max": _check(
+            parity.batch_difference_max, "== 0", passed=parity.batch_difference_max == 0.0
+        ),
     }
     for period, callers in scored.items():
         for measure in ("accuracy", "balanced_accuracy"):

@@ -150,15 +150,14 @@ class OnnxAnswers:
         self.probabilities[~_find_distributions(self._raw)] = np.nan
 
     def _score(self, scorer: Scorer, chosen: npt.NDArray[np.int64]) -> None:
+        if not len(chosen):
+            return
         inputs = self._inputs.take(scorer.feature_schema_hash, chosen + self._first)
-        for place, row in enumerate(chosen.tolist()):
-            # One by one: the last bits of a network's answer depend on how many rows it is given
-            # together, and on the place among them; the cut of the log must change nothing.
-            found = scorer.score(inputs[place : place + 1])
-            if found.shape != (1, 3):
-                self._reason = f"model answered with shape {found.shape!r}"
-                return
-            self._raw[row] = found[0]
+        found = scorer.score(inputs)
+        if found.shape != (len(chosen), 3):
+            self._reason = f"model answered with shape {found.shape!r}"
+            return
+        self._raw[chosen] = found
 
     def vote(self, row: int) -> Vote:
         """Return the vote on one bar, its weight still zero; rows count from the first of these."""

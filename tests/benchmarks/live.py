@@ -24,13 +24,13 @@ from infra.kafka.reading import read_to_end
 from infra.settings import Settings
 from infra.tick_encoder import encode_heartbeats, encode_records
 from schemas.codec import decode, find_header
-from schemas.settings import TIMEFRAME_NS, BarSettings
+from schemas.settings import TIMEFRAME_NS, BarSettings, Timeframe
 from schemas.topics import full_name
 from schemas.trading import DecisionMade
 from tests.benchmarks.bench_stack import traded_to_the_end
 from tests.benchmarks.context import Bench
 from tests.benchmarks.figures import Figure, Found, Skipped, Target, percentiles
-from tests.benchmarks.voters import voters_at
+from tests.benchmarks.voters import Chosen, describe_voters, voters_at
 from tests.integration.session_run import RunningFlow, running, wait_until
 
 NAMES = 100
@@ -39,7 +39,10 @@ LATENESS_MS = 2_000
 HISTORY_MINUTES = 400
 """Bars that every name has before the clock counts, so that every voter votes."""
 CLOSES = 10
+ENSEMBLE_CLOSES = 3
+"""The same with every model; the limit of the requirements is for one ONNX model and one learner."""
 QUICK_CLOSES = 1
+P50_MS, P99_MS = 5.0, 15.0
 WAIT_SECONDS = 450.0
 SAMPLE_SECONDS = 0.25
 PASSES = 10
@@ -53,21 +56,29 @@ RSS_GROWTH_MIB = 1.0
 
 
 def measure_latency(bench: Bench) -> list[Found]:
+    """Return the latencies with one ONNX model and one learner, and with the whole ensemble."""
+    return [
+        *_measure_latency(bench, "pair", QUICK_CLOSES if bench.quick else CLOSES),
+        *_measure_latency(bench, "ensemble", QUICK_CLOSES if bench.quick else ENSEMBLE_CLOSES),
+    ]
+
+
+def _measure_latency(bench: Bench, models: Chosen, closes: int) -> list[Found]:
     """Return milliseconds from the record that proves a close to the decision's append.
 
     The account acts in one event-time order over all partitions, so a close is proven for it by the
     last record needed: the one with which the slowest partition's watermark reaches the close.
     Symbols of every partition close at that moment; signals of all of them are decided in one go.
     """
-    closes = QUICK_CLOSES if bench.quick else CLOSES
+    name = f"proof of close to decision, {describe_voters(models)}"
     load = bench.loads.load_shape(NAMES, HISTORY_MINUTES + closes, 1, "1m")
     if load is None:
         reason = "the recording of 1-minute bars is not here"
-        return [Skipped(benchmark="latency", name="proof of close to decision", reason=reason)]
+        return [Skipped(benchmark="latency", name=name, reason=reason)]
     settings = bench.stack.settings(
-        "latency",
+        f"latency_{models}",
         bars=BarSettings(timeframes=("1m",), lateness_ms=LATENESS_MS),
-        **voters_at("1m", models=True, folder=bench.folder),
+        **voters_at("1m", models=models, folder=bench.folder),
     )
     _stamp_on_append(settings)
     session = load.open()
@@ -86,10 +97,11 @@ def measure_latency(bench: Bench) -> list[Found]:
         wait_until(lambda: traded_to_the_end(settings), "live part", flows, WAIT_SECONDS)
         producer.close()
     note = (
-        f"{load.name}; speed 1, 1m bars, rules, ONNX and River at 1m; lateness {LATENESS_MS} ms, "
+        f"{load.name}; {closes} closes at speed 1, all at 1m; lateness {LATENESS_MS} ms, "
         f"heartbeat every {HEARTBEAT_MS} ms; broker's append times, 1 ms resolution"
     )
-    return _latencies(settings, live_from_ns, note)
+    targets = {"p50": P50_MS, "p99": P99_MS} if models == "pair" else {}
+    return _latencies(settings, live_from_ns, name, targets, note)
 
 
 def _stamp_on_append(settings: Settings) -> None:
@@ -135,7 +147,9 @@ def _play(
         _send(producer, settings, ticks[first:last], beat_ns)
 
 
-def _latencies(settings: Settings, live_from_ns: int, note: str) -> list[Found]:
+def _latencies(
+    settings: Settings, live_from_ns: int, name: str, targets: dict[str, float], note: str
+) -> list[Found]:
     proofs = [
         np.array(list(_proof_times(settings, number)), dtype=np.int64).reshape(-1, 2)
         for number in range(settings.kafka.partitions)
@@ -152,18 +166,19 @@ def _latencies(settings: Settings, live_from_ns: int, note: str) -> list[Found]:
         waits.append(float(record.timestamp_ms - proven_ms))
     if not waits:
         reason = "no decision fell into the part at speed 1"
-        return [Skipped(benchmark="latency", name="proof of close to decision", reason=reason)]
-    targets = {"p50": [Target(limit=5.0, at_most=True)], "p99": [Target(limit=15.0, at_most=True)]}
+        return [Skipped(benchmark="latency", name=name, reason=reason)]
     return [
         Figure(
             benchmark="latency",
-            name=f"proof of close to decision, {name}",
+            name=f"{name}, {percentile}",
             unit="ms",
             runs=[value],
-            targets=targets.get(name, []),
+            targets=[Target(limit=targets[percentile], at_most=True)]
+            if percentile in targets
+            else [],
             note=f"{len(waits):,} decisions; {note}",
         )
-        for name, value in percentiles(waits).items()
+        for percentile, value in percentiles(waits).items()
     ]
 
 
@@ -181,12 +196,22 @@ def _proof_times(settings: Settings, partition: int) -> Iterator[tuple[int, int]
 
 
 def measure_memory(bench: Bench) -> list[Found]:
+    """Return memory with one ONNX model and one learner at 5m, and with the ensemble as it comes."""
+    return [
+        *_measure_memory(bench, "pair", "5m"),
+        *_measure_memory(bench, "ensemble", None),
+    ]
+
+
+def _measure_memory(bench: Bench, models: Chosen, timeframe: Timeframe | None) -> list[Found]:
     """Return the peak resident size of `trading` at 100 names, and its growth over the ticks."""
+    peak = f"peak RSS of `trading`, {NAMES} names, {describe_voters(models)}"
     load = bench.loads.trade_shape(NAMES, 1 if bench.quick else PASSES)
     if load is None:
         reason = "the trade recording is not here"
-        return [Skipped(benchmark="memory", name="peak RSS of `trading`", reason=reason)]
-    settings = bench.stack.settings("memory", **voters_at("5m", models=True, folder=bench.folder))
+        return [Skipped(benchmark="memory", name=peak, reason=reason)]
+    chosen = voters_at(timeframe, models=models, folder=bench.folder)
+    settings = bench.stack.settings(f"memory_{models}", **chosen)
     session = load.open()
     with running(settings, {"trading": 1}) as flows:
         bench.say(f"memory: {load.name}")
@@ -198,20 +223,19 @@ def measure_memory(bench: Bench) -> list[Found]:
     ticks, rss_mib = np.array(samples).T
     # Growth is judged once every name has its history and every buffer its size.
     settled = ticks >= ticks[-1] * SETTLED_SHARE
-    note = (
-        f"{int(ticks[-1]):,} ticks of {load.name}; rules, ONNX, River at 5m; {len(samples)} samples"
-    )
+    where = f"all at {timeframe}" if timeframe else "default timeframes"
+    note = f"{int(ticks[-1]):,} ticks of {load.name}; {where}; {len(samples)} samples"
     found: list[Found] = [
         Figure(
             benchmark="memory",
-            name=f"peak RSS of `trading`, {NAMES} names",
+            name=peak,
             unit="MiB",
             runs=[float(rss_mib.max())],
             targets=[Target(limit=RSS_MIB, at_most=True)],
             note=note,
         )
     ]
-    growth = "growth of RSS once settled"
+    growth = f"growth of RSS once settled, {describe_voters(models)}"
     if len(set(ticks[settled])) < SAMPLES_MIN:
         reason = "too few samples: the run is too short"
         return [*found, Skipped(benchmark="memory", name=growth, reason=reason)]

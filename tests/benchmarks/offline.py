@@ -15,10 +15,11 @@ from operators.features import FeatureMachine
 from operators.screen import TickScreen
 from schemas.features import FEATURE_SCHEMAS
 from schemas.instruments import InstrumentBook
+from schemas.settings import Timeframe
 from tests.benchmarks.context import Bench
 from tests.benchmarks.figures import Figure, Found, Skipped, Target, compare, time_runs
 from tests.benchmarks.loads import Load
-from tests.benchmarks.voters import voters_at
+from tests.benchmarks.voters import Chosen, describe_voters, voters_at
 
 BARS_AT_ONCE = 12
 """One close of a dozen symbols: how features are asked for when live."""
@@ -80,39 +81,47 @@ def measure_backtest(bench: Bench) -> list[Found]:
 
 def _from_trades(bench: Bench) -> list[Found]:
     load = bench.loads.trades()
-    name = "from recorded trades, rules and models, default timeframes"
     if load is None:
-        return [Skipped(benchmark="backtest", name=name, reason="the trade recording is not here")]
-    figure = _backtest(bench, load, name, "ticks/s", {})
-    figure.targets = [Target(limit=TICKS_PER_SECOND)]
-    at_5m = _backtest(
-        bench, load, "from recorded trades, rules and models, all at 5m", "ticks/s",
-        voters_at("5m", models=True, folder=bench.folder),
-    )  # fmt: skip
-    at_5m.targets = [Target(limit=TICKS_PER_SECOND)]
-    return [figure, at_5m]
+        reason = "the trade recording is not here"
+        return [Skipped(benchmark="backtest", name="from recorded trades", reason=reason)]
+    found: list[Found] = []
+    wanted: list[tuple[Chosen, Timeframe | None]] = [
+        ("pair", None), ("pair", "5m"), ("ensemble", None),
+    ]  # fmt: skip
+    for models, timeframe in wanted:
+        figure = _backtest(bench, load, "from recorded trades", "ticks/s", models, timeframe)
+        figure.targets = [Target(limit=TICKS_PER_SECOND)]
+        found.append(figure)
+    return found
 
 
 def _from_bars(bench: Bench) -> list[Found]:
     load = bench.loads.long_bars()
     found: list[Found] = []
-    for label, timeframe in (("default timeframes", None), ("all at 5m", "5m")):
-        rules, both = (
-            _backtest(
-                bench,
-                load,
-                f"from 5m bars, {who}, {label}",
-                "bars/s",
-                voters_at(timeframe, models=models, folder=bench.folder),  # type: ignore[arg-type]
-            )
-            for who, models in (("rules alone", False), ("with ONNX and River", True))
-        )
+    wanted: list[tuple[Timeframe | None, list[Chosen]]] = [
+        (None, ["pair", "ensemble"]), ("5m", ["pair"]),
+    ]  # fmt: skip
+    for timeframe, beside in wanted:
+        rules = _backtest(bench, load, "from 5m bars", "bars/s", "none", timeframe)
         rules.targets = [Target(limit=BARS_PER_SECOND)]
-        found += [rules, compare(both, rules)]
+        found.append(rules)
+        for models in beside:
+            figure = _backtest(bench, load, "from 5m bars", "bars/s", models, timeframe)
+            found.append(compare(figure, rules))
     return found
 
 
-def _backtest(bench: Bench, load: Load, name: str, unit: str, sections: dict[str, Any]) -> Figure:
+def _backtest(
+    bench: Bench,
+    load: Load,
+    source: str,
+    unit: str,
+    models: Chosen,
+    timeframe: Timeframe | None,
+) -> Figure:
+    where = f"all at {timeframe}" if timeframe else "default timeframes"
+    name = f"{source}, {describe_voters(models)}, {where}"
+    sections: dict[str, Any] = voters_at(timeframe, models=models, folder=bench.folder)
     settings = Settings(environment="bench", state_dir=bench.folder / "backtest", **sections)
     out = bench.folder / "backtest_out"
     counted: dict[str, int] = {}

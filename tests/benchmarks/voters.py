@@ -1,18 +1,35 @@
-"""Settings of the voters under load: rules alone, or with ONNX and River, at chosen timeframes."""
+"""Settings of the voters under load: rules alone, or with models beside them, at chosen timeframes."""
 
 import json
 import shutil
 from pathlib import Path
+from typing import Literal
 
-from dataflows.registry import model_name, open_registry
+from dataflows.registry import open_registry
 from infra.models.registry import Registry, Stamp
 from infra.models.signing import create_key, load_signer
 from infra.settings import Settings
+from operators.voters import model_name
 from schemas.settings import ModelSettings, RegistrySettings, StrategySettings, Timeframe
+
+Chosen = Literal["none", "pair", "ensemble"]
+"""Rules alone; beside one ONNX model and one River learner; beside all models, and pooled."""
+_PAIR = ("lightgbm", "river_logistic")
+_POOLED = "ensemble"
+"""Strategy that trades the vote itself; without the whole ensemble the four rules decide."""
+
+
+def describe_voters(models: Chosen) -> str:
+    """Return who decides, for the name of a figure."""
+    return {
+        "none": "rules alone",
+        "pair": "4 rules, one ONNX model, one River learner",
+        "ensemble": "rules and the ensemble",
+    }[models]
 
 
 def voters_at(
-    timeframe: Timeframe | None, *, models: bool, folder: Path
+    timeframe: Timeframe | None, *, models: Chosen, folder: Path
 ) -> dict[str, dict[str, object] | RegistrySettings]:
     """Return the sections `strategies`, `models` and `registry`; None keeps every declared timeframe.
 
@@ -20,14 +37,18 @@ def voters_at(
     timeframe: the cost of scoring is the same, its opinion means nothing.
     """
     base = Settings()
-    strategies = {name: StrategySettings(timeframe=timeframe) for name in base.strategies}
+    strategies = {
+        name: StrategySettings(timeframe=timeframe, enabled=models == "ensemble" or name != _POOLED)
+        for name in base.strategies
+    }
     chosen: dict[str, ModelSettings] = {}
     registry = RegistrySettings()
     for name, model in base.models.items():
-        update: dict[str, object] = {"enabled": models}
+        enabled = models == "ensemble" or (models == "pair" and name in _PAIR)
+        update: dict[str, object] = {"enabled": enabled}
         if timeframe is not None:
             update["timeframe"] = timeframe
-            if model.kind == "onnx":
+            if model.kind == "onnx" and enabled:
                 update["artefact"], registry = _relabel(model_name(name, model), timeframe, folder)
         chosen[name] = model.model_copy(update=update)
     return {"strategies": dict(strategies), "models": dict(chosen), "registry": registry}

@@ -5,19 +5,19 @@ from statistics import median
 from dataflows.archive import build_flow as build_archive
 from dataflows.features import build_flow as build_features
 from dataflows.trading import build_flow as build_trading
-from schemas.settings import BarSettings
+from schemas.settings import BarSettings, Timeframe
 from tests.benchmarks.bench_stack import publish, records_written, run_bounded
 from tests.benchmarks.context import Bench
 from tests.benchmarks.figures import Figure, Found, Skipped, Target
 from tests.benchmarks.loads import Load
-from tests.benchmarks.voters import voters_at
+from tests.benchmarks.voters import Chosen, describe_voters, voters_at
 
 TICKS_PER_SECOND = 300_000.0
 BATCH = 700
 
 
 def measure_trading(bench: Bench) -> list[Found]:
-    """Return ticks/s of `trading` from Kafka to Kafka, 4 rules, ONNX and River at 5 minutes."""
+    """Return ticks/s of `trading` from Kafka to Kafka: the pair of models at 5m, the ensemble at its own."""
     trades = bench.loads.trades()
     name = "Kafka → fills → Kafka"
     found: list[Found] = []
@@ -26,12 +26,24 @@ def measure_trading(bench: Bench) -> list[Found]:
         found.append(Skipped(benchmark="trading", name=f"{name}, recorded trades", reason=reason))
     else:
         found += [_trade(bench, trades, f"{name}, recorded trades", e) for e in ("ndjson", "arrow")]
-    found.append(_trade(bench, bench.loads.shipped_bars(), f"{name}, reconstructed bars", "ndjson"))
-    return found
+    bars, name = bench.loads.shipped_bars(), f"{name}, reconstructed bars"
+    return [
+        *found,
+        _trade(bench, bars, name, "ndjson"),
+        _trade(bench, bars, name, "ndjson", "ensemble", None),
+    ]
 
 
-def _trade(bench: Bench, load: Load, name: str, encoding: str) -> Figure:
-    settings = bench.stack.settings("trading", **voters_at("5m", models=True, folder=bench.folder))
+def _trade(
+    bench: Bench,
+    load: Load,
+    name: str,
+    encoding: str,
+    models: Chosen = "pair",
+    timeframe: Timeframe | None = "5m",
+) -> Figure:
+    chosen = voters_at(timeframe, models=models, folder=bench.folder)
+    settings = bench.stack.settings(f"trading_{models}", **chosen)
     bench.say(f"trading: publishing {load.name} as {encoding}")
     ticks = publish(settings, load.open(), encoding, BATCH)  # type: ignore[arg-type]
     rates: list[float] = []
@@ -47,12 +59,12 @@ def _trade(bench: Bench, load: Load, name: str, encoding: str) -> Figure:
             rates.append(ticks / seconds)
     return Figure(
         benchmark="trading",
-        name=f"{name}, {BATCH}-tick {encoding} records",
+        name=f"{name}, {BATCH}-tick {encoding} records, {describe_voters(models)}",
         unit="ticks/s",
         runs=rates,
-        targets=[Target(limit=TICKS_PER_SECOND)],
+        targets=[Target(limit=TICKS_PER_SECOND)] if models == "pair" else [],
         note=(
-            f"{ticks:,} ticks of {load.name}; 4 rules, ONNX, River at 5m; "
+            f"{ticks:,} ticks of {load.name}; {timeframe or 'default timeframes'}; "
             f"{made['market.bars']:,} bars, {made['trade.signals']:,} signals, "
             f"{made['trade.decisions']:,} decisions, {made['trade.fills']:,} fills; recovery on"
         ),
@@ -70,7 +82,7 @@ def _archive(bench: Bench, load: Load, topics: tuple[str, ...]) -> list[Found]:
     settings = bench.stack.settings(
         "archive",
         bars=BarSettings(timeframes=("1m", "5m", "1h", "1d")),
-        **voters_at("5m", models=False, folder=bench.folder),
+        **voters_at("5m", models="none", folder=bench.folder),
     )
     bench.say(f"archive: publishing {load.name}")
     rows = {"market.ticks": publish(settings, load.open(), "arrow", BATCH)}

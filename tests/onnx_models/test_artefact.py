@@ -25,7 +25,7 @@ from tests.onnx_models.recorded import quick, three_symbols
 from tests.onnx_models.test_trees import fit
 
 SOFTER = Calibration(method="temperature_and_hold_bias", scale=0.7, bias=(0.0, 0.2, 0.0))
-GOOD = Parity(difference_max=1e-7, rows=12_000, boundary_rows=2_000)
+GOOD = Parity(difference_max=1e-7, rows=12_000, boundary_rows=2_000, batch_difference_max=0.0)
 
 
 @pytest.fixture(scope="module")
@@ -150,5 +150,13 @@ def test_a_model_that_always_says_the_same_fails_the_gate(measured):
 
 def test_too_few_rows_of_parity_fail_the_gate():
     answers = np.random.default_rng(1).dirichlet([2, 3, 2], size=2000)
-    few = Parity(difference_max=0.0, rows=9_999, boundary_rows=0)
+    few = Parity(difference_max=0.0, rows=9_999, boundary_rows=0, batch_difference_max=0.0)
     assert not judge_gate(few, spread(answers))["passed"]
+
+
+def test_answers_that_depend_on_the_batch_fail_the_gate():
+    answers = np.random.default_rng(1).dirichlet([2, 3, 2], size=2000)
+    moved = msgspec.structs.replace(GOOD, batch_difference_max=1e-9)
+    found = judge_gate(moved, spread(answers))
+    failed = {name for name, one in found["checks"].items() if not one["passed"]}
+    assert failed == {"batch_difference_max"}

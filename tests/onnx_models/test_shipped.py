@@ -65,6 +65,20 @@ def test_its_final_figure_can_be_computed_again(folder):
     assert loss == pytest.approx(stated, abs=1e-5)
 
 
+@each
+def test_its_answers_are_the_same_bits_in_any_batch(folder):
+    session, data = OnnxSession(folder), hours()
+    schema = (FEATURE_SCHEMAS | SEQUENCE_SCHEMAS)[session.card.feature_schema]
+    rows = data.usable_rows(session.card.horizon_bars, schema)[-509:]
+    inputs = data.reader(schema).take(rows)
+    expected = session.score(inputs)
+    order = np.random.default_rng(0).permutation(len(rows))
+    for size in (1, 2, 3, 7, 25, 300):
+        for first in range(0, len(rows), size):
+            chosen = order[first : first + size]
+            assert (session.score(inputs[chosen]) == expected[chosen]).all()
+
+
 @pytest.mark.skipif(not trained_artefacts(), reason="no artefact with a yardstick is shipped")
 @pytest.mark.acceptance("S-108", criterion="ECE of each shipped model at most 0.05 out of sample")
 def test_shipped_models_are_calibrated_on_the_later_recording(measured):

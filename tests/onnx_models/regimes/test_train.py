@@ -98,7 +98,7 @@ def scored(**lows):
     ],
 )
 def test_one_period_that_is_not_surely_better_keeps_the_rule(lows, passed, measured):
-    parity = Parity(difference_max=0.0, rows=10_000, boundary_rows=0)
+    parity = Parity(difference_max=0.0, rows=10_000, boundary_rows=0, batch_difference_max=0.0)
     gate = judge_regime(parity, "model", scored(**lows))
     assert gate["passed"] is passed
     worse = [name for name, low in lows.items() if low <= 0]

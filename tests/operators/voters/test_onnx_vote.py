@@ -27,7 +27,7 @@ class Answers:
 
     def score(self, matrix):
         self.seen.append(matrix)
-        return np.array([next(self.answers)], dtype=np.float64)
+        return np.array([next(self.answers) for _ in matrix], dtype=np.float64)
 
 
 def read(count, vectors=None):
@@ -45,15 +45,14 @@ def ask(scorer, count, vectors=None, reason=""):
     )
 
 
-def test_every_row_is_scored_alone_as_float32():
-    # Rows that are scored together give other last bits, so that the cut of the log would decide.
+def test_all_usable_rows_are_scored_at_once_as_float32():
     scorer = Answers([0.2, 0.3, 0.5], [0.6, 0.3, 0.1], [0.1, 0.8, 0.1])
     found = ask(scorer, 3)
     stances = [found.vote(row).stance for row in range(3)]
     assert stances == [Stance.BUY, Stance.SELL, Stance.HOLD]
-    assert [one.dtype for one in scorer.seen] == [np.float32] * 3
-    expected = rows(200)[1][-3:].astype(np.float32)
-    np.testing.assert_array_equal(np.concatenate(scorer.seen), expected)
+    (seen,) = scorer.seen
+    assert seen.dtype == np.float32
+    np.testing.assert_array_equal(seen, rows(200)[1][-3:].astype(np.float32))
     np.testing.assert_array_equal(found.probabilities[1], [0.6, 0.3, 0.1])
 
 
