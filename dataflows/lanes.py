@@ -16,6 +16,7 @@ from dataflows.log_sources import SignalsRead
 from operators.bar_columns import BarColumns
 from operators.bars import BarMachine, BarState
 from operators.features import FeatureMachine
+from operators.regime import RegimeMachine, RegimeState
 from operators.screen import ScreenState, TickScreen
 from operators.signals import SignalMachine, SignalState
 from schemas.batches import AccountInput, Outgoing, TickBatch
@@ -25,7 +26,7 @@ from schemas.market import BarClosed, TickLate
 from schemas.models import ModelEventRecorded
 from schemas.operations import AlertRaised, ControlCommanded, DeadLetterRecorded
 
-STATE_VERSION = 3
+STATE_VERSION = 4
 
 
 class LaneItem(Struct, kw_only=True):
@@ -61,6 +62,7 @@ class Lane(Struct, kw_only=True):
     build_bars: Callable[[int, BarState | None], BarMachine]
     build_features: Callable[[], FeatureMachine]
     build_signals: Callable[[int, SignalState | None], OpenedSignals]
+    build_regimes: Callable[[RegimeState | None], RegimeMachine]
     published_schema: FeatureSchema
     feature_timeframes: tuple[str, ...]
     """Timeframes that some voter declares; bars of the others need no features."""

@@ -39,10 +39,10 @@ WRITES = {
     "trading": (
         "market.bars", "market.features", "market.late", "trade.signals", "trade.decisions",
         "trade.orders", "trade.fills", "trade.positions", "trade.outcomes", "ops.applied",
-        "ops.dead_letters", "model.events", "ops.alerts",
+        "ops.dead_letters", "model.events", "model.opinions", "market.context", "ops.alerts",
     ),
     "features": ("market.bars", "market.features", "market.late", "ops.dead_letters"),
-    "signals": ("trade.signals", "model.events", "ops.alerts"),
+    "signals": ("trade.signals", "model.events", "model.opinions", "market.context", "ops.alerts"),
     "archive": (),
     "portfolio": (
         "trade.decisions", "trade.orders", "trade.fills", "trade.positions", "trade.outcomes",

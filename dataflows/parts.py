@@ -16,6 +16,7 @@ from operators.council import Council
 from operators.features import FeatureMachine, Indicator
 from operators.model_schedule import ModelSchedule
 from operators.portfolio import Portfolio
+from operators.regime import INDICATORS, RegimeMachine, RegimeRule, RegimeState
 from operators.screen import ScreenState, TickScreen
 from operators.sessions import SessionTable
 from operators.signals import SignalMachine, SignalState
@@ -104,7 +105,14 @@ def build_lane(
     def build_features() -> FeatureMachine:
         strategies = build_strategies(settings.strategies)
         names = sorted({name for strategy in strategies for name in strategy.indicators})
-        return FeatureMachine(schema, tuple(Indicator(name) for name in names))
+        return FeatureMachine(schema, (*(Indicator(name) for name in names), *INDICATORS))
+
+    def build_regimes(state: RegimeState | None) -> RegimeMachine:
+        # No model of the regime was surely better than the rule, so nothing else may call one.
+        machine = RegimeMachine(RegimeRule())
+        if state is not None:
+            machine.state = state
+        return machine
 
     def build_screen(partition: int, state: ScreenState | None) -> TickScreen:
         return TickScreen(partition, lateness_ns, state)
@@ -118,6 +126,7 @@ def build_lane(
         build_bars=build_bars,
         build_features=build_features,
         build_signals=build_signals,
+        build_regimes=build_regimes,
         published_schema=schema,
         feature_timeframes=used_timeframes(settings),
         marks_progress=marks_progress,

@@ -1,13 +1,14 @@
 """The second half of a lane: closed bars in; features, votes and signals out, also read from the log."""
 
 from collections.abc import Iterable, Sequence
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import bytewax.operators as op
 import polars as pl
 from bytewax.operators import KeyedStream
 from msgspec import Struct
 
+from dataflows.context_steps import ContextObserver
 from dataflows.lanes import STATE_VERSION, Lane, LaneCommands, LaneItem, check_version
 from dataflows.log_sources import BarsRead, ControlsRead
 from operators.bar_columns import BarColumns
@@ -20,7 +21,11 @@ from schemas.ids import features_id
 from schemas.market import FeaturesComputed
 from schemas.models import ModelEventRecorded
 from schemas.operations import ACCOUNT_COMMANDS, AlertRaised
+from schemas.opinions import OpinionPooled
 from schemas.signals import SignalEmitted
+
+if TYPE_CHECKING:
+    from operators.regime import RegimeState
 
 
 class SignalsStep:
@@ -31,11 +36,14 @@ class SignalsStep:
         self._features = lane.build_features()
         self._opened: tuple[int, SignalMachine] | None = None
         self._first: list[Outgoing] = []
-        if state is not None:
-            version, partition, features, signals = cast(
-                "tuple[int, int | None, FeatureMachine, SignalState | None]", state
+        if state is None:
+            self._context = ContextObserver(lane, None)
+        else:
+            check_version("signals", cast("tuple[int, ...]", state)[0])
+            _, partition, features, signals, regimes = cast(
+                "tuple[int, int | None, FeatureMachine, SignalState | None, RegimeState]", state
             )
-            check_version("signals", version)
+            self._context = ContextObserver(lane, regimes)
             self._features = check_columns(features, self._features)
             if partition is not None:
                 self._open(partition, signals)
@@ -53,11 +61,12 @@ class SignalsStep:
         return self._opened[1]
 
     def snapshot(self) -> object:
-        """Return the state of features, votes and learners."""
+        """Return the state of features, votes, learners and regimes."""
+        regimes = self._context.state
         if self._opened is None:
-            return STATE_VERSION, None, self._features, None
+            return STATE_VERSION, None, self._features, None, regimes
         partition, machine = self._opened
-        return STATE_VERSION, partition, self._features, machine.state
+        return STATE_VERSION, partition, self._features, machine.state, regimes
 
     def on_batch(self, values: list[LaneItem | LaneCommands]) -> list[LaneItem]:
         """Return the same items, their bars replaced by features and signals, and what was obeyed."""
@@ -103,13 +112,18 @@ class SignalsStep:
     def on_bars(
         self, partition: int, bars: BarColumns
     ) -> tuple[BarColumns, list[SignalEmitted], list[Outgoing]]:
-        """Return `bars` (sorted by close time) with their features, the signals and the vote's events."""
+        """Return `bars` (sorted by close time) with their features, the signals and what else is said."""
         joined = self._features.extend(bars)
         machine = self._machine(partition)
         signals = machine.on_features(joined)
         self._lane.observe("signals", len(signals))
-        events = machine.take_events()
-        return joined, signals, model_records(partition, events, flush=False)
+        records = model_records(partition, machine.take_events(), flush=False)
+        opinions = machine.take_opinions()
+        if opinions is not None:
+            topic = OpinionPooled.topic
+            records.append(Outgoing(topic=topic, rows=opinions, partition=partition))
+        records += self._context.on_bars(partition, joined)
+        return joined, signals, records
 
 
 class FeaturesStep:

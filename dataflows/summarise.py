@@ -7,6 +7,7 @@ from typing import Any
 from clickhouse_connect.driver.client import Client
 
 from dataflows.cli.output import console, print_json
+from dataflows.live_scores import score_bands
 from dataflows.registry import artefact_folders
 from infra.clickhouse.client import database_name
 from infra.report.environment import load_environment
@@ -40,6 +41,7 @@ def summarise_environment(
         settings.portfolio.starting_cash_usd,
         trade_start_ns=_trade_start(settings),
         training_periods=training_periods(settings),
+        score_bands=score_bands(settings),
         ticks=timing.get("ticks"),
     )
     summary["timing"] = timing
@@ -57,6 +59,7 @@ def finish_folder(
         settings.portfolio.starting_cash_usd,
         trade_start_ns=_trade_start(settings),
         training_periods=training_periods(settings),
+        score_bands=score_bands(settings),
         ticks=timing["ticks"],
     )
     summary["timing"] = timing

@@ -162,7 +162,8 @@ def to_hourly(bars: pl.DataFrame) -> pl.DataFrame:
 
     Sorted by (close time, venue, symbol). An hour without all of its parts is left out: it would be
     another bar than the live one. Prices are picked and volumes added as integers, so the result is
-    exact. Raises `ValueError` for mixed timeframes and those that hours are not made of.
+    exact. Raises `ValueError` for mixed timeframes, those that hours are not made of, and volumes that
+    are no numbers.
     """
     timeframes = bars["timeframe"].unique().sort().to_list()
     if len(timeframes) != 1 or timeframes[0] not in SOURCE_TIMEFRAMES:
@@ -171,6 +172,7 @@ def to_hourly(bars: pl.DataFrame) -> pl.DataFrame:
             f"choose another recording"
         )
         raise ValueError(msg)
+    _refuse_bad_volumes(bars)
     keys = ["venue", "symbol", "open_time_ns"]
     grouped = (
         bars.sort("venue", "symbol", "ts_ns")
@@ -195,6 +197,18 @@ def to_hourly(bars: pl.DataFrame) -> pl.DataFrame:
         *("open", "high", "low", "close"),
         pl.Series("volume", volume),
     ).sort("close_time_ns", "venue", "symbol")
+
+
+def _refuse_bad_volumes(bars: pl.DataFrame) -> None:
+    usable = pl.col("volume").is_finite() & (pl.col("volume") >= 0.0)
+    bad = bars.filter(~usable.fill_null(value=False))
+    if bad.height:
+        found = "{volume!r} of {symbol} at {ts_ns}".format(**bad.row(0, named=True))
+        msg = (
+            f"bars must have finite volumes of at least 0; found {found} and {bad.height - 1} more; "
+            f"leave those bars out"
+        )
+        raise ValueError(msg)
 
 
 def load_data_set(

@@ -11,6 +11,7 @@ from msgspec import Struct
 from plotly.offline import get_plotlyjs
 
 from infra.onnx_session import ModelCard
+from infra.whole_files import replace_file
 from onnx_models.evaluation import INTERVAL_METHOD
 from onnx_models.tables import COLUMNS, PERIOD_WORDS, PERIODS, card_rows
 
@@ -104,9 +105,7 @@ def write_page(path: Path, title: str, parts: Sequence[ReportPart], notes: Seque
         .encode()
     )
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.part")
-    unfinished.write_bytes(page)
-    unfinished.replace(path)
+    replace_file(path, page)
     return len(page)
 
 

@@ -45,7 +45,7 @@ from onnx_models.periods import (
 )
 from onnx_models.walk_forward import Fold, Plan, plan_walk_forward
 
-RECIPE = 1
+RECIPE = 2
 """Raised when the way from data to a card changes: nothing made another way counts as finished."""
 FINAL_BUDGET_SHARE = 0.4
 """Part of the time budget for the fit that is served; the folds share the rest."""
@@ -224,6 +224,7 @@ class Training:
                 share = None if budget is None else budget / (len(self._plan.folds) - number)
                 result = self._run_fold(fold, share, number + 1)
                 save_fold(path, result)
+            self._left_out += [f"{fold.name}: {one}" for one in result.record.left_out]
             found.append((fold, result))
         return found
 

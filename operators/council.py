@@ -15,7 +15,7 @@ from operators.features import (
     vector_matrix,
 )
 from operators.model_schedule import BEGINNING_NS, ModelSchedule
-from operators.rulings import Polled, Ruling, SymbolKey
+from operators.rulings import OpinionRows, Polled, Ruling, SymbolKey
 from operators.vote import Candidate, PanelState, VotePanel, build_event, build_rule
 from operators.vote.panel import join_opinions
 from operators.voters.base import Answers, Learner, abstain
@@ -85,6 +85,7 @@ class Council:
         self._rulings: dict[SymbolKey, Ruling] = {}
         self._pending: Polled | None = None
         self._events: list[ModelEventRecorded] = []
+        self._opinions: OpinionRows | None = None
 
     def _begin(self, voter: OnnxVoter | Learner) -> Candidate:
         trusted = False
@@ -143,6 +144,11 @@ class Council:
         events, self._events = self._events, []
         return events
 
+    def take_opinions(self) -> OpinionRows | None:
+        """Return what the last poll said about each bar, once."""
+        opinions, self._opinions = self._opinions, None
+        return opinions
+
     def poll(self, bars: BarColumns, rows: Sequence[int]) -> "Polled":
         """Ask every model about `rows`, the bars of the council's timeframe in order of close."""
         self._keep_rulings()
@@ -183,7 +189,7 @@ class Council:
             said,
             {name: answers.get(name, []) for name in self.voters},
         )
-        self._pending = polled
+        self._pending, self._opinions = polled, polled.opinions()
         return polled
 
     def _ask_served(

@@ -7,6 +7,7 @@ from functools import cached_property
 import msgspec
 import numpy as np
 import numpy.typing as npt
+import polars as pl
 from msgspec import Struct
 
 from operators.bar_columns import BarColumns
@@ -14,7 +15,6 @@ from operators.vote import CLASSES, Opinion
 from operators.vote.records import build_opinions
 from operators.voters.base import Answers
 from schemas.fields import Stance
-from schemas.opinions import OpinionPooled
 from schemas.signals import Vote
 
 FloatArray = npt.NDArray[np.float64]
@@ -140,18 +140,48 @@ class Polled:
         for key, rows in self._rows_of.items():
             yield key, self.rule(rows[-1])
 
-    def opinions(self) -> list[OpinionPooled]:
-        """Return one record per bar."""
-        timeframes = self.bars.texts("timeframe")
+    def opinions(self) -> "OpinionRows":
+        """Return the record of each bar, made when it is written: no decision waits for it."""
+        return OpinionRows(
+            keys=self.keys,
+            timeframe=self.bars.texts("timeframe")[0],
+            times_ns=self.bars.integers("close_time_ns"),
+            provenances=self.bars.texts("provenance"),
+            voters=list(self._answers),
+            said=self.said,
+            opinion=self.opinion,
+            threshold_bps=self._threshold_bps,
+        )
+
+
+class OpinionRows(Struct, frozen=True, kw_only=True):
+    """The `OpinionPooled` records of the bars of one call; a frame once they are written."""
+
+    keys: list[SymbolKey]
+    timeframe: str
+    times_ns: npt.NDArray[np.int64]
+    provenances: list[str]
+    voters: list[str]
+    said: FloatArray
+    opinion: Opinion
+    threshold_bps: float
+
+    @property
+    def height(self) -> int:
+        """How many there are: one per bar."""
+        return len(self.keys)
+
+    def build(self) -> pl.DataFrame:
+        """Return one row per bar."""
         return build_opinions(
             self.keys,
-            timeframes[0] if timeframes else "",
-            self.bars.integers("close_time_ns"),
-            self.bars.texts("provenance"),
-            list(self._answers),
+            self.timeframe,
+            self.times_ns,
+            self.provenances,
+            self.voters,
             self.said,
             self.opinion,
-            self._threshold_bps,
+            self.threshold_bps,
         )
 
 

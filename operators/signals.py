@@ -12,7 +12,7 @@ from msgspec import Struct
 
 from operators.bar_columns import BarColumns, SeriesKey
 from operators.council import Council, CouncilState
-from operators.rulings import Polled, Ruling
+from operators.rulings import OpinionRows, Polled, Ruling
 from operators.strategies import Conditions
 from operators.strategies.base import BAR_COLUMNS, VOTE_COLUMNS, Strategy, number
 from operators.voters.base import abstain
@@ -130,6 +130,10 @@ class SignalMachine:
     def take_events(self) -> list[ModelEventRecorded]:
         """Return what happened to weights and scores of models since the last call."""
         return [] if self._council is None else self._council.take_events()
+
+    def take_opinions(self) -> OpinionRows | None:
+        """Return what the models said about each bar of the last call, once; None without any."""
+        return None if self._council is None else self._council.take_opinions()
 
     def settle(self) -> None:
         """Do the work that the models put off so that signals go out first; it changes no vote."""

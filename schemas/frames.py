@@ -1,5 +1,6 @@
 """The polars schema of every message, derived from its class, and frames of messages."""
 
+from collections.abc import Sequence
 from decimal import Decimal
 from functools import cache
 from itertools import accumulate, chain
@@ -67,9 +68,7 @@ def _column(name: str, values: list[Any], dtype: pl.DataType) -> pl.Series:
     """Return `values` as a series; what is nested is laid flat first, not turned value by value."""
     if isinstance(dtype, pl.List):
         flat = _column("", list(chain.from_iterable(values)), dtype.inner)  # type: ignore[arg-type]
-        ends = pa.array(list(accumulate(map(len, values), initial=0)), pa.int64())
-        lists = pa.LargeListArray.from_arrays(ends, flat.to_arrow())
-        return pl.Series(name, pl.from_arrow(lists), dtype)
+        return nest(name, flat, list(accumulate(map(len, values), initial=0)))
     if isinstance(dtype, pl.Struct):
         fields = [
             _column(field.name, [getattr(value, field.name) for value in values], field.dtype)  # type: ignore[arg-type]
@@ -81,6 +80,12 @@ def _column(name: str, values: list[Any], dtype: pl.DataType) -> pl.Series:
         texts = [None if value is None else str(value) for value in values]
         return pl.Series(name, texts, pl.String()).cast(dtype)
     return pl.Series(name, values, dtype)
+
+
+def nest(name: str, flat: pl.Series, bounds: Sequence[int]) -> pl.Series:
+    """Return a series of lists: number `i` holds `flat` from `bounds[i]` up to `bounds[i + 1]`."""
+    lists = pa.LargeListArray.from_arrays(pa.array(bounds, pa.int64()), flat.to_arrow())
+    return pl.Series(name, pl.from_arrow(lists), pl.List(flat.dtype))
 
 
 @cache

@@ -4,7 +4,7 @@ from typing import ClassVar, Protocol
 
 from msgspec import Struct
 
-from schemas import market, models, operations, signals, trading
+from schemas import market, models, operations, opinions, signals, trading
 
 DAY_MS = 24 * 3600 * 1000
 FOREVER_MS = -1
@@ -91,6 +91,9 @@ _ALL = (
     ),
     _symbol_topic(market.TickLate, 30, "features", "ticks later than the lateness allowance"),
     _symbol_topic(models.ContextObserved, 365, "signals", "regime around each symbol"),
+    _symbol_topic(
+        opinions.OpinionPooled, 90, "signals", "what every model said about each bar, signal or not"
+    ),
     _symbol_topic(signals.SignalEmitted, 365, "signals", "opinions with every vote"),
     Topic(
         name=models.ModelEventRecorded.topic,

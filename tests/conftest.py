@@ -51,7 +51,7 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]):  
                     marker.args[0],
                     marker.kwargs.get("criterion", item.name),
                     "; ".join(item.stash.get(_MEASURED, [])),
-                    report.outcome,
+                    "not met, as expected" if hasattr(report, "wasxfail") else report.outcome,
                 )
             )
     return report

@@ -60,7 +60,9 @@ def print_explanation(found: Explanation) -> None:
             f"open {bar.open} high {bar.high} low {bar.low} close {bar.close} volume {bar.volume} "
             f"({bar.trades} trades, {bar.provenance})"
         )
+    _add_regime(tree, found)
     _add_features(tree, found)
+    _add_opinion(tree, found)
     _add_signal(tree, found)
     _add_decision(tree, found)
     for order in found.orders:
@@ -85,6 +87,17 @@ def print_explanation(found: Explanation) -> None:
     for other in found.also:
         tree.add(f"also at this moment: {other}")
     console.print(tree)
+
+
+def _add_regime(tree: Tree, found: Explanation) -> None:
+    regime = found.regime
+    if regime is None:
+        return
+    sure = "" if regime.confidence is None else f", probability {regime.confidence:.2f}"
+    tree.add(
+        f"regime {regime.regime} since {format_time_ns(regime.regime_since_ns)} by {regime.source} "
+        f"{regime.version}{sure}: {regime.reason} [dim]{regime.id}[/]"
+    )
 
 
 def _add_features(tree: Tree, found: Explanation) -> None:
@@ -113,6 +126,38 @@ def _add_signal(tree: Tree, found: Explanation) -> None:
             f"{vote.voter} ({vote.kind} {vote.version}, {vote.content_hash[:12]}): {vote.stance} "
             f"{chances} weight {vote.weight:g}; {vote.reason}"
         )
+    pooled = _chances(signal.probability_sell, signal.probability_hold, signal.probability_buy)
+    if pooled:
+        edges = _edges(signal.expected_edge_bps, signal.edge_threshold_bps)
+        branch.add(f"pooled {pooled}, {signal.agreement or 'no direction'}; {edges}")
+
+
+def _add_opinion(tree: Tree, found: Explanation) -> None:
+    one = found.opinion
+    if one is None:
+        return
+    edges = _edges(one.edge_bps, one.threshold_bps)
+    branch = tree.add(
+        f"models on the {one.timeframe} bar closed {format_time_ns(one.event_time_ns)}: "
+        f"{one.decided_stance}; {edges}; below, what each lifts most above its base rate "
+        f"[dim]{one.id}[/]"
+    )
+    rows = zip(one.voters, one.stances, one.sell, one.buy, one.weights, strict=True)
+    for voter, stance, sell, buy, weight in rows:
+        branch.add(f"{voter}: {stance} {_outer_chances(sell, buy)} weight {weight:g}")
+    pooled = _outer_chances(one.pooled_sell, one.pooled_buy)
+    branch.add(f"pooled: {one.pooled_stance} {pooled}, {one.agreement or 'no direction'}")
+
+
+def _outer_chances(sell: float | None, buy: float | None) -> str:
+    return "" if sell is None or buy is None else _chances(sell, max(1.0 - sell - buy, 0.0), buy)
+
+
+def _edges(edge_bps: float | None, threshold_bps: float | None) -> str:
+    edge = "unknown" if edge_bps is None else f"{edge_bps:+.2f} bps"
+    return f"expected edge {edge}" + (
+        "" if threshold_bps is None else f", needs {threshold_bps:g} bps"
+    )
 
 
 def _chances(*probabilities: float | None) -> str:

@@ -7,6 +7,8 @@ from dataflows.cli import (
     explain,
     life,
     models,
+    models_bias,
+    models_live,
     models_score,
     operate,
     report,
@@ -26,6 +28,8 @@ app = typer.Typer(
 for module in (demo, life, runs, explain, verify, report, operate, train, models):
     module.register(app)
 models_score.register(models.models_app)
+models_bias.register(models.models_app)
+models_live.register(models.models_app)
 
 
 def main() -> None:

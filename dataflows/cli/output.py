@@ -1,5 +1,6 @@
 """How every verb speaks: a table for people, one JSON document for programs, four exit codes."""
 
+import errno
 import json
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -26,6 +27,8 @@ class ExitCode(IntEnum):
 class SafetyRefusedError(RuntimeError):
     """A safety rule forbids the request; exit code 3."""
 
+
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 console = Console(highlight=False)
 errors = Console(stderr=True, highlight=False)
@@ -68,5 +71,16 @@ def reporting(*, as_json: bool) -> Iterator[None]:
         raise  # Ours to mend, not the user's.
     except (ValueError, LookupError) as error:
         fail(ExitCode.USAGE, str(error), as_json=as_json)
-    except (OSError, RuntimeError) as error:
+    except OSError as error:
+        fail(ExitCode.FAILED, _explain(error), as_json=as_json)
+    except RuntimeError as error:
         fail(ExitCode.FAILED, str(error), as_json=as_json)
+
+
+def _explain(error: OSError) -> str:
+    if error.errno not in _DISK_FULL:
+        return str(error)
+    return (
+        f"the disk must have room for what is written; found {error.strerror!r}; free some space "
+        f"and run the command again"
+    )

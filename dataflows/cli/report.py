@@ -35,6 +35,7 @@ def report(
 ) -> None:
     """Write the HTML report of a session and print its summary; all of it PAPER."""
     from dataflows.registry import artefact_folders  # noqa: PLC0415  # onnxruntime is heavy
+    from infra.report.live_scores import read_bands  # noqa: PLC0415
     from infra.report.render import write_report  # noqa: PLC0415  # Plotly is heavy
     from infra.report.summary import summarise  # noqa: PLC0415
     from infra.report.terminal import print_summary  # noqa: PLC0415
@@ -46,10 +47,12 @@ def report(
             raise ValueError(msg)
         settings = load_settings().settings
         session = load_folder(folder) if folder else _load_archived(settings, environment)
+        folders = artefact_folders(settings)
         summary = summarise(
             session,
             starting_cash(session, settings),
-            training_periods=read_training_periods(artefact_folders(settings)),
+            training_periods=read_training_periods(folders),
+            score_bands=read_bands(folders),
         )
         page = out or (folder or Path()) / "report.html"
         size_bytes = write_report(session, summary, page)

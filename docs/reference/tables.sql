@@ -171,6 +171,42 @@ ENGINE = ReplacingMergeTree(_version)
 PARTITION BY toYYYYMM(event_time_ns)
 ORDER BY (id);
 
+CREATE TABLE IF NOT EXISTS model_opinions
+(
+    id String,
+    cause String,
+    venue LowCardinality(String),
+    symbol LowCardinality(String),
+    event_time_ns DateTime64(9, 'UTC'),
+    timeframe LowCardinality(String),
+    voters Array(String),
+    sell Array(Nullable(Float64)),
+    buy Array(Nullable(Float64)),
+    stances Array(String),
+    weights Array(Float64),
+    pooled_sell Nullable(Float64),
+    pooled_buy Nullable(Float64),
+    pooled_stance LowCardinality(String),
+    agreement LowCardinality(String),
+    agreeing Int64,
+    multiplier Float64,
+    edge_bps Nullable(Float64),
+    threshold_bps Float64,
+    decided_stance LowCardinality(String),
+    bar_id String,
+    provenance LowCardinality(String),
+    _topic_partition Int32,
+    _offset Int64,
+    _version UInt64,
+    _config LowCardinality(String),
+    _epoch Int64,
+    _ingest_ns Nullable(DateTime64(9, 'UTC')),
+    _emit_ns Nullable(DateTime64(9, 'UTC'))
+)
+ENGINE = ReplacingMergeTree(_version)
+PARTITION BY toYYYYMM(event_time_ns)
+ORDER BY (id);
+
 CREATE TABLE IF NOT EXISTS trade_signals
 (
     id String,

@@ -11,6 +11,7 @@ from infra.audit.identity import IdAudit
 from infra.audit.ledger import WIDE, audit_ledgers
 from infra.audit.limits import LimitAudit
 from infra.audit.log import TICKS, AuditedLog, LogRecord
+from infra.audit.opinions import OpinionAudit
 from infra.audit.orders import OrderAudit
 from infra.audit.prices import TradePrices
 from infra.audit.recording import RecordedBars
@@ -23,6 +24,8 @@ from infra.audit.vectors import VectorAudit
 from infra.audit.votes import VoteAudit
 from infra.settings import Settings
 from schemas.market import BarClosed, FeaturesComputed, TickLate
+from schemas.models import ContextObserved
+from schemas.opinions import OpinionPooled
 from schemas.signals import SignalEmitted
 from schemas.topics import TOPICS, Topic, message_topics
 from schemas.trading import DecisionMade
@@ -70,6 +73,7 @@ class Audit:
         self._ids = Check("ids", "I9 I12")
         self._features = Check("features", "I15")
         self._votes = Check("votes", "I12 I15")
+        self._opinions = Check("opinions", "I12 I15")
         self._chain = Check("causal chain", "I4 I23")
         self._complete = Check("decision checks", "I5 I7 I23")
         self._orders = Check("orders and fills", "I14 I17")
@@ -85,6 +89,7 @@ class Audit:
         self._identity = IdAudit(self._ids)
         self._vectors = VectorAudit(self._features)
         self._voting = VoteAudit(self._votes)
+        self._pooling = OpinionAudit(self._opinions)
 
     def run(self, *, allow_running: bool = False) -> AuditReport:
         """Return what was found.
@@ -115,8 +120,9 @@ class Audit:
     def _all_checks(self) -> list[Check]:
         return [
             self._conservation, self._late_check, self._bar_check, self._headers, self._unique,
-            self._ids, self._features, self._votes, self._chain, self._complete, self._orders,
-            self._costs, self._provenances, self._ledger, self._outcomes, self._limits, self._tables,
+            self._ids, self._features, self._opinions, self._votes, self._chain, self._complete,
+            self._orders, self._costs, self._provenances, self._ledger, self._outcomes, self._limits,
+            self._tables,
         ]  # fmt: skip
 
     def _notes(self, moved: str) -> list[str]:
@@ -186,8 +192,14 @@ class Audit:
         elif isinstance(message, FeaturesComputed):
             chain.see_features(place, message)
             self._vectors.see_vector(place, message)
+        elif isinstance(message, ContextObserved):
+            chain.see_opinion(place, message)
+        elif isinstance(message, OpinionPooled):
+            chain.see_opinion(place, message)
+            self._pooling.see(place, message)
         elif isinstance(message, SignalEmitted):
             self._voting.see(place, message)
+            self._pooling.see_signal(place, message)
         elif isinstance(message, TickLate):
             key_late = (message.partition, message.offset, message.line)
             self._late.setdefault(message.partition, {})[key_late] = (place, message)

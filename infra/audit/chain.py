@@ -8,7 +8,9 @@ from infra.audit.identity import sent_order_id
 from infra.audit.report import Check, Place
 from schemas.fields import Action
 from schemas.market import FeaturesComputed
+from schemas.models import ContextObserved
 from schemas.operations import Command
+from schemas.opinions import OpinionPooled
 from schemas.trading import (
     CheckVerdict,
     DecisionMade,
@@ -71,6 +73,13 @@ class ChainAudit:
         self._check.rows += 1
         if message.cause not in self._evidence.bars:
             self._check.violate("cause exists", place, message.id, "a bar", message.cause)
+
+    def see_opinion(self, place: Place, message: OpinionPooled | ContextObserved) -> None:
+        """Check what was said of a bar against the feature vectors, all of which were read before."""
+        self._check.rows += 1
+        if message.cause not in self._evidence.features:
+            rule = "cause exists"
+            self._check.violate(rule, place, message.id, "a feature vector", message.cause)
 
     def _check_features(self) -> None:
         evidence = self._evidence

@@ -11,12 +11,14 @@ from infra.audit.report import Check, Place
 from schemas.fields import Action
 from schemas.ids import bar_id, client_order_id, derive_id, features_id, tick_id
 from schemas.market import BarClosed, FeaturesComputed, TickLate
+from schemas.models import ContextObserved
 from schemas.operations import (
     ControlApplied,
     ControlCommanded,
     DeadLetterRecorded,
     SettingsPublished,
 )
+from schemas.opinions import OpinionPooled
 from schemas.signals import SignalEmitted
 from schemas.trading import (
     DecisionMade,
@@ -58,10 +60,12 @@ class IdAudit:
         elif isinstance(message, BarClosed):
             cause = tick_id(message.partition, message.last_offset, message.last_line)
             self._check.require("cause is the last tick", place, message.id, cause, message.cause)
-        elif isinstance(message, FeaturesComputed | SignalEmitted):
+        elif isinstance(message, FeaturesComputed | OpinionPooled | SignalEmitted):
             self._see_market(place, message)
 
-    def _see_market(self, place: Place, message: FeaturesComputed | SignalEmitted) -> None:
+    def _see_market(
+        self, place: Place, message: FeaturesComputed | OpinionPooled | SignalEmitted
+    ) -> None:
         series = (message.venue, message.symbol, message.timeframe)
         if isinstance(message, FeaturesComputed):
             cause = bar_id(*series, message.close_time_ns)
@@ -86,6 +90,9 @@ class IdAudit:
                 market = f"{message.venue}:{message.symbol}"
                 time_ns = message.event_time_ns
                 return derive_id(message.topic, market, time_ns, sequence, message.cause)
+            case OpinionPooled() | ContextObserved():
+                market = f"{message.venue}:{message.symbol}"
+                return derive_id(message.topic, market, message.event_time_ns, 0, message.cause)
             case DecisionMade():
                 self._decided_ns[message.id] = message.event_time_ns
                 owner = message.account

@@ -11,6 +11,8 @@ from schemas.ddl import TICK_TABLE
 from schemas.features import FEATURE_SCHEMAS
 from schemas.ids import tick_id
 from schemas.market import BarClosed, FeaturesComputed
+from schemas.models import ContextObserved
+from schemas.opinions import OpinionPooled
 from schemas.signals import SignalEmitted
 from schemas.trading import DecisionMade, OrderFilled, OrderUpdated, OutcomeClosed, Verdict
 
@@ -70,6 +72,10 @@ class Explanation(Struct, frozen=True, kw_only=True):
     """Links of the chain that the archive does not hold."""
     also: list[str] = []
     """Other signals of the same moment."""
+    regime: ContextObserved | None = None
+    """The newest that was observed around the symbol when the bar closed."""
+    opinion: OpinionPooled | None = None
+    """Of a moment without a signal: what the models had said last."""
 
 
 def explain(client: Client, record_id: str) -> Explanation:
@@ -208,6 +214,7 @@ def _assemble(
         bar=bar,
         feature_schema=_schema_of(features),
         features=_named_features(features),
+        regime=_regime_at(client, bar),
         signal=signal,
         decision=decision,
         orders=orders or [],
@@ -264,6 +271,8 @@ def _explain_bar(client: Client, bar: BarClosed) -> Explanation:
         bar=bar,
         feature_schema=_schema_of(features),
         features=_named_features(features),
+        regime=_regime_at(client, bar),
+        opinion=_newest(client, OpinionPooled, bar),
         signal=None,
         decision=None,
         orders=[],
@@ -305,6 +314,24 @@ def _tick_span(client: Client, bar: BarClosed | None) -> TickSpan | None:
         last=tick_id(bar.partition, bar.last_offset, bar.last_line),
         stored=int(client.query(sql, parameters=interval).result_rows[0][0]),
     )
+
+
+def _regime_at(client: Client, bar: BarClosed | None) -> ContextObserved | None:
+    return _newest(client, ContextObserved, bar, "kind = 'regime' AND ") if bar else None
+
+
+def _newest(client: Client, message: type[M], bar: BarClosed, where: str = "") -> M | None:
+    """Return the newest message about the symbol of `bar` when it closed."""
+    found = read_messages(
+        client,
+        message,
+        where + "venue = {venue:String} AND symbol = {symbol:String} "
+        "AND event_time_ns <= fromUnixTimestamp64Nano({at:Int64}, 'UTC')",
+        {"venue": bar.venue, "symbol": bar.symbol, "at": bar.close_time_ns},
+        order_by="event_time_ns DESC",
+        limit=1,
+    )
+    return found[0] if found else None
 
 
 def _schema_of(features: FeaturesComputed | None) -> str:

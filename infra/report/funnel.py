@@ -36,6 +36,17 @@ ENDED = (OrderStatus.FILLED, OrderStatus.CANCELLED, OrderStatus.REJECTED)
 DECIDED = (OrderPurpose.ENTRY.value, OrderPurpose.EXIT.value)
 """Purposes of the orders that a decision asks for; stops and targets protect what was filled."""
 
+_LEAN = (
+    pl.when(pl.col("probability_buy").is_null())
+    .then(pl.lit("no model voted"))
+    .when(pl.col("score") > 0)
+    .then(pl.lit("models for buying"))
+    .when(pl.col("score") < 0)
+    .then(pl.lit("models for selling"))
+    .otherwise(pl.lit("models undecided"))
+)
+"""What the models said on the bar of a signal, in the words of the view `funnel`."""
+
 
 def latest_orders(session: SessionTables) -> pl.DataFrame:
     """Return the last update of every order."""
@@ -69,6 +80,7 @@ def summarise_funnel(session: SessionTables) -> dict[str, Any]:
         ],
         "protective_orders": orders.height - decided.height,
         "signals": _count(signals, "strategy", "action"),
+        "votes": _count(signals.with_columns(lean=_LEAN), "action", "lean", "agreement"),
         "decisions": _count(decisions, "strategy", "verdict", "denial"),
         "orders": _count(orders, "strategy", "purpose", "status"),
         "fills": _count(fills, "strategy", "purpose"),

@@ -12,6 +12,7 @@ from infra.report.figures import build_figures
 from infra.report.funnel import meaning_of
 from infra.report.session import SessionTables
 from infra.report.summary import time_text
+from infra.whole_files import replace_file
 
 TEMPLATES = Path(__file__).resolve().parent.parent / "templates"
 TEMPLATE = "report.html.j2"
@@ -51,9 +52,7 @@ def write_report(session: SessionTables, summary: dict[str, Any], path: Path) ->
     """Write the page to `path`, whole or not at all, and return its size in bytes."""
     page = render_report(session, summary).encode()
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.part")
-    unfinished.write_bytes(page)
-    unfinished.replace(path)
+    replace_file(path, page)
     return len(page)
 
 

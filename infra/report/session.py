@@ -12,7 +12,9 @@ from msgspec import Struct
 from infra.folder_sink import topic_file
 from schemas.frames import polars_schema, to_frame
 from schemas.market import BarClosed, FeaturesComputed, InstrumentListed
+from schemas.models import ModelEventRecorded
 from schemas.operations import SettingsPublished
+from schemas.opinions import OpinionPooled
 from schemas.settings import TIMEFRAME_NS
 from schemas.signals import SignalEmitted
 from schemas.topics import TOPICS
@@ -23,6 +25,8 @@ FEATURES = FeaturesComputed.topic
 
 LOADED: tuple[type[Struct], ...] = (
     InstrumentListed,
+    ModelEventRecorded,
+    OpinionPooled,
     SignalEmitted,
     DecisionMade,
     OrderUpdated,

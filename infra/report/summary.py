@@ -7,6 +7,8 @@ from typing import Any
 import polars as pl
 
 from infra.report.funnel import count_denials, summarise_funnel
+from infra.report.live_scores import Bands, summarise_live_scores
+from infra.report.models import summarise_models, summarise_opinions
 from infra.report.performance import (
     find_trade_start,
     known,
@@ -47,6 +49,7 @@ def summarise(
     trade_start_ns: int | None = None,
     ticks: int | None = None,
     training_periods: Periods | None = None,
+    score_bands: Bands | None = None,
 ) -> dict[str, Any]:
     """Return the figures of `session` as a dictionary that JSON can hold.
 
@@ -80,6 +83,9 @@ def summarise(
         "funnel": summarise_funnel(session),
         "not_traded": count_denials(session),
         "voters": summarise_voters(session, training_periods),
+        "opinions": summarise_opinions(session),
+        "models": summarise_models(session),
+        "live_scores": summarise_live_scores(session, score_bands),
         "latency": _summarise_latency(session),
         "provenance": _summarise_provenance(session),
     }

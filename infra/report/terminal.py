@@ -19,6 +19,8 @@ def print_summary(console: Console, summary: Summary) -> None:
     _print_strategies(console, summary)
     _print_denials(console, summary)
     _print_voters(console, summary)
+    _print_models(console, summary)
+    _print_live_scores(console, summary)
     _print_latency(console, summary)
     for statement in summary["provenance"]["statements"]:
         console.print(Text(statement, style="dim"))
@@ -138,6 +140,39 @@ def _print_voters(console: Console, summary: Summary) -> None:
     for row in summary["voters"]:
         if row["kind"] != "rule":
             console.print(Text(f"{row['voter']}: {row['sample']}", style="dim"))
+
+
+def _print_models(console: Console, summary: Summary) -> None:
+    found = summary["models"]
+    if not found["models"]:
+        return
+    columns = ("model", "scored", "log-loss", "weight", "drift alarms")
+    table = _table("models, each prediction before its label (log-loss: lower is better)", columns)
+    for row in found["models"]:
+        table.add_row(
+            row["model"],
+            f"{row['scored']:,}",
+            number(row["log_loss"], 4),
+            number(row["weight_mean"], 3),
+            f"{row['drift_alarms']:,}",
+        )
+    console.print(table)
+    stages = "; ".join(f"{row['stage']} {row['records']:,}" for row in summary["opinions"])
+    console.print(Text(f"Opinions: {stages}", style="dim"))
+
+
+def _print_live_scores(console: Console, summary: Summary) -> None:
+    rows = [row for row in summary["live_scores"]["models"] if row["band"] is not None]
+    if not rows:
+        return
+    columns = ("model", "version", "log-loss", "band of its card", "standing")
+    table = _table("live log-loss beside the card (lower is better)", columns)
+    for row in rows:
+        band = f"{row['band']['low']:.4f} to {row['band']['high']:.4f}"
+        table.add_row(
+            row["model"], row["version"], number(row["log_loss"], 4), band, row["standing"]
+        )
+    console.print(table)
 
 
 def _print_latency(console: Console, summary: Summary) -> None:

@@ -14,6 +14,8 @@ POOLED, DECIDED = "pooled", "after threshold"
 BALLOTS_MAX = 1000
 BIAS_MIN = 0.70
 """Share of the directional calls above which one direction is a bias."""
+CALLS_MIN = 30
+"""Fewer directional calls are no evidence: of 30 tosses of a coin more than 70 % agree once in 62 times."""
 
 
 class ActionMix(Struct, frozen=True, kw_only=True):
@@ -26,22 +28,29 @@ class ActionMix(Struct, frozen=True, kw_only=True):
     abstained: int
 
     @property
+    def said(self) -> int:
+        """How often anything was said."""
+        return self.sell + self.hold + self.buy
+
+    @property
+    def calls(self) -> int:
+        """How often SELL or BUY was said."""
+        return self.sell + self.buy
+
+    @property
     def hold_share(self) -> float | None:
         """Share of HOLD among what was said; None if nothing was."""
-        said = self.sell + self.hold + self.buy
-        return self.hold / said if said else None
+        return self.hold / self.said if self.said else None
 
     @property
     def direction_share(self) -> float | None:
         """Share of the more frequent of SELL and BUY among both; None without either."""
-        calls = self.sell + self.buy
-        return max(self.sell, self.buy) / calls if calls else None
+        return max(self.sell, self.buy) / self.calls if self.calls else None
 
     @property
     def sell_share(self) -> float | None:
         """Share of SELL among SELL and BUY; None without either."""
-        calls = self.sell + self.buy
-        return self.sell / calls if calls else None
+        return self.sell / self.calls if self.calls else None
 
 
 class Ballots(Struct):
@@ -81,10 +90,10 @@ def count_mix(stage: str, stances: npt.NDArray[np.integer]) -> ActionMix:
 def find_biased_stage(mixes: Sequence[ActionMix], labels: Mapping[str, int]) -> str | None:
     """Return the first stage of `mixes` that adds bias, in words; None if none does.
 
-    A stage is biased if one direction has more than `BIAS_MIN` of its calls; voters come first, so a
-    bias of the pool is named only where no voter brought it in. `labels` counts what really happened
-    by action ("sell", "buy"): where the market itself went one way more than that, following it is
-    no bias.
+    A stage is biased if one direction has more than `BIAS_MIN` of its calls, of which there must be
+    `CALLS_MIN`; voters come first, so a bias of the pool is named only where no voter brought it in.
+    `labels` counts what really happened by action ("sell", "buy"): where the market itself went one
+    way more than that, following it is no bias.
     """
     happened = labels.get("sell", 0) + labels.get("buy", 0)
     allowed = BIAS_MIN
@@ -92,7 +101,7 @@ def find_biased_stage(mixes: Sequence[ActionMix], labels: Mapping[str, int]) -> 
         allowed = max(allowed, max(labels.get("sell", 0), labels.get("buy", 0)) / happened)
     for mix in mixes:
         share = mix.direction_share
-        if share is not None and share > allowed:
+        if share is not None and share > allowed and mix.calls >= CALLS_MIN:
             side = "SELL" if mix.sell > mix.buy else "BUY"
-            return f"{mix.stage}: {share:.0%} of its {mix.sell + mix.buy} calls are {side}"
+            return f"{mix.stage}: {share:.0%} of its {mix.calls} calls are {side}"
     return None

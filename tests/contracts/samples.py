@@ -28,6 +28,7 @@ from schemas.operations import (
     SettingsPublished,
     build_dead_letter,
 )
+from schemas.opinions import OpinionPooled
 from schemas.regime import Regime
 from schemas.signals import SignalEmitted, Vote
 from schemas.ticks import TickLine
@@ -385,6 +386,30 @@ def samples() -> list[Struct]:
             version="1",
             content_hash="a" * 64,
             reason="slope 0.7 %; range ratio 1.1",
+        ),
+        OpinionPooled(
+            id="3" * 32,
+            cause="c" * 32,
+            venue=VENUE,
+            symbol=SYMBOL,
+            event_time_ns=OPEN_NS,
+            timeframe="1h",
+            voters=["lightgbm", "river_logistic"],
+            sell=[0.25, None],
+            buy=[0.5, None],
+            stances=["buy", "abstain"],
+            weights=[1.0, 0.0],
+            pooled_sell=0.25,
+            pooled_buy=0.5,
+            pooled_stance="buy",
+            agreement="unanimous",
+            agreeing=1,
+            multiplier=1.02,
+            edge_bps=3.5,
+            threshold_bps=2.2,
+            decided_stance="buy",
+            bar_id="bar/1",
+            provenance=Provenance.RECONSTRUCTED,
         ),
         SettingsPublished(id="e" * 12, settings_json='{"bars":{"lateness_ms":2000}}'),
         AlertRaised(

@@ -22,6 +22,8 @@ GOLDEN = Path(__file__).parents[1] / "golden" / "backtest_june_2024.json"
 TOPICS = ("market.bars", "trade.signals", "trade.decisions", "trade.orders", "trade.fills",
           "trade.positions", "trade.outcomes")  # fmt: skip
 
+WARM_AFTER_BARS = 144
+"""120 bars of inputs, behind the features' own history."""
 
 NO_MODELS = {f"MODELS__{name.upper()}__ENABLED": "false" for name in default_models()}
 
@@ -95,11 +97,35 @@ def test_the_default_models_vote_and_some_entries_rest_on_them(voted, measured):
 def test_with_models_another_cut_into_chunks_changes_nothing(voted, tmp_path, monkeypatch):
     monkeypatch.setattr(RecordedSession.chunks, "__defaults__", (997,))
     run(tmp_path, WEEK_END_NS)
-    for topic in (*TOPICS, "model.events"):
+    for topic in (*TOPICS, "model.events", "model.opinions"):
         found, expected = (
             pl.read_parquet(topic_file(folder, topic)).sort("id") for folder in (tmp_path, voted)
         )
         assert found.equals(expected), topic
+
+
+def test_every_hour_of_every_symbol_has_one_opinion_with_the_weights_in_effect(voted):
+    opinions = pl.read_parquet(topic_file(voted, "model.opinions"))
+    bars = pl.read_parquet(topic_file(voted, "market.bars")).filter(pl.col("timeframe") == "1h")
+    assert sorted(opinions["bar_id"]) == sorted(bars["id"])
+    sums = opinions.filter(pl.col("pooled_buy").is_not_null())["weights"].list.sum()
+    assert (sums - 1.0).abs().max() < 5e-4
+
+
+@pytest.mark.acceptance("S-107", criterion="4 real contributors on at least 99.9 % of the bars")
+def test_once_warm_four_models_weigh_in_on_every_bar(voted, measured):
+    opinions = pl.read_parquet(topic_file(voted, "model.opinions"))
+    number = pl.col("event_time_ns").rank("dense").over("symbol")
+    voters = opinions.filter(number > WARM_AFTER_BARS).explode("voters", "weights")
+    served = [name for name, one in default_models().items() if one.kind == "onnx"]
+    onnx = voters.filter(pl.col("voters").is_in(served))
+    counts = onnx.group_by("id").agg(pl.col("weights").gt(0.0).sum())["weights"]
+    share = float((counts == 4).mean())
+    assert len(counts) > 100
+    assert share >= 0.999
+    measured(
+        f"{share:.2%} of {len(counts)} bars once {WARM_AFTER_BARS} bars of a symbol had closed"
+    )
 
 
 def test_every_lane_says_which_versions_serve_and_what_they_weigh(voted):

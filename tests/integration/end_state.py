@@ -25,7 +25,7 @@ from schemas.topics import TOPICS, full_name
 DERIVED = (
     "market.bars", "market.features", "market.late", "trade.signals", "trade.decisions",
     "trade.orders", "trade.fills", "trade.positions", "trade.outcomes", "ops.applied",
-    "ops.dead_letters", "model.events",
+    "ops.dead_letters", "model.events", "model.opinions", "market.context",
 )  # fmt: skip
 """Topics that the dataflows write."""
 

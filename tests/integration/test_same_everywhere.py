@@ -24,7 +24,7 @@ from tests.integration.session_run import (
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(900), pytest.mark.xdist_group("stack")]
 
-COMPARED = ("trade.signals", "trade.decisions", "trade.fills", "model.events")
+COMPARED = ("trade.signals", "trade.decisions", "trade.fills", "model.events", "market.context")
 SPLIT = ("features", "signals", "portfolio")
 Hashes = dict[str, tuple[int, str]]
 

@@ -143,6 +143,21 @@ def test_a_budget_that_is_used_up_leaves_folds_out_and_says_so(tmp_path):
     assert "test" in card.evaluation
 
 
+def test_what_the_fit_of_a_fold_left_out_is_on_the_card(tmp_path):
+    class Capped(Counting):
+        """Ends every fit but that of the served model before its time."""
+
+        def fit(self, request):
+            budget = None if self.fits == 0 else 0.0
+            return super().fit(replace(request, budget_seconds=budget))
+
+    family = Capped(quick(LightGBMFamily))
+    card = Training(family, three_symbols(), TrainOptions(folds=2), tmp_path).run().card
+    told = [one.partition(": ") for one in card.training["left_out"]]
+    assert [name for name, _, _ in told] == ["fold_1", "fold_2"]
+    assert all("budget" in text for _, _, text in told)
+
+
 def test_a_holdout_that_overlaps_the_data_is_refused(tmp_path):
     data = three_symbols()
     with pytest.raises(ValueError, match="holdout must begin after the training data"):

@@ -13,8 +13,10 @@ from hypothesis import strategies as st
 from operators.bar_columns import BarColumns
 from operators.model_schedule import ModelSchedule
 from schemas.fields import Stance
+from schemas.frames import to_messages
 from schemas.models import ModelEventKind
 from schemas.operations import Command, ControlCommanded
+from schemas.opinions import OpinionPooled
 from schemas.settings import ModelSettings
 from tests.operators.councils import MODELS, ONNX, SQ120, Answering, Loader, build_council
 from tests.operators.recorded_bars import recorded_frame
@@ -160,7 +162,7 @@ def test_records_of_opinions_say_what_the_rulings_say():
     council = build_council(loader=loader())
     columns = BarColumns.of(bars())
     polled = council.poll(columns, range(columns.height))
-    for row, record in enumerate(polled.opinions()):
+    for row, record in enumerate(to_messages(OpinionPooled, polled.opinions().build())):
         ruling = polled.rule(row)
         assert record.event_time_ns == ruling.time_ns
         assert record.voters == council.voters

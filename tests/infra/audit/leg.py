@@ -9,11 +9,14 @@ from infra.audit.chain import ENTRY_CHECKS
 from schemas.fields import Action, Side, Stance
 from schemas.ids import client_order_id, derive_id
 from schemas.market import FeaturesComputed
+from schemas.models import ContextObserved
 from schemas.operations import (
     Command,
     ControlApplied,
     ControlCommanded,
 )
+from schemas.opinions import OpinionPooled
+from schemas.regime import Regime
 from schemas.signals import SignalEmitted, Vote
 from schemas.trading import (
     CheckMeasured,
@@ -79,6 +82,52 @@ def signal(of: FeaturesComputed, action: Action, close: float) -> SignalEmitted:
         probability_hold=0.25,
         probability_buy=0.625,
         reason="because",
+        bar_id=of.cause,
+    )
+
+
+def context(of: FeaturesComputed) -> ContextObserved:
+    """The regime around a bar, as a rule sees it."""
+    return ContextObserved(
+        id=derive_id("market.context", f"{VENUE}:{SYMBOL}", of.close_time_ns, 0, of.id),
+        cause=of.id,
+        venue=VENUE,
+        symbol=SYMBOL,
+        event_time_ns=of.close_time_ns,
+        kind="regime",
+        regime=Regime.CRISIS,
+        confidence=None,
+        regime_since_ns=of.close_time_ns,
+        transitions=0,
+        source="rule",
+        version="1",
+        content_hash="c" * 64,
+        reason="first bar of the day",
+    )
+
+
+def opinion(of: FeaturesComputed) -> OpinionPooled:
+    """Two that vote and one that is silent; the pool is rounded like everything else."""
+    return OpinionPooled(
+        **PLACE,
+        id=derive_id("model.opinions", f"{VENUE}:{SYMBOL}", of.close_time_ns, 0, of.id),
+        cause=of.id,
+        event_time_ns=of.close_time_ns,
+        timeframe="1m",
+        voters=["model", "other", "silent"],
+        sell=[0.125, 0.125, None],
+        buy=[0.625, 0.625, None],
+        stances=["buy", "buy", "abstain"],
+        weights=[0.6, 0.4, 0.0],
+        pooled_sell=0.125,
+        pooled_buy=0.625,
+        pooled_stance="buy",
+        agreement="unanimous",
+        agreeing=2,
+        multiplier=1.0,
+        edge_bps=12.5,
+        threshold_bps=2.0,
+        decided_stance="buy",
         bar_id=of.cause,
     )
 

@@ -34,7 +34,7 @@ from tests.infra.audit.facts import (
     features,
     ticks,
 )
-from tests.infra.audit.leg import trading
+from tests.infra.audit.leg import context, opinion, trading
 
 
 def write(message: Any, epoch: int = 1) -> Written:
@@ -87,6 +87,8 @@ def session() -> list[Written]:
         late,
         *closing,
         *vectors,
+        *map(opinion, vectors),
+        *map(context, vectors),
         *trading(vectors),
     ]
     return [*ticks(), *(write(message) for message in messages)]

@@ -8,6 +8,7 @@ from infra.clickhouse.why import explain
 from infra.clickhouse.writer import ArchiveWriter, RecordBatch
 from schemas.market import BarClosed
 from schemas.models import ContextObserved, ModelEventRecorded
+from schemas.opinions import OpinionPooled
 from schemas.regime import Regime
 from schemas.signals import SignalEmitted
 from schemas.trading import (
@@ -28,6 +29,7 @@ from tests.contracts.samples import (
     fill,
     order,
     outcome,
+    samples,
 )
 from tests.infra.clickhouse.records import batches_of
 
@@ -48,6 +50,12 @@ VIEWS = (
     "latency_by_hop",
     "bars_1h",
     "features_named",
+    "models_serving",
+    "model_spans",
+    "model_scores",
+    "model_weights",
+    "opinion_mix",
+    "regime_history",
 )
 
 
@@ -160,9 +168,13 @@ def test_a_later_leg_is_not_mistaken_for_a_missing_outcome(client, write):
 
 
 def test_roll_ups_do_not_change_when_everything_is_written_again(client, write):
-    write(LEG + DENIED)
+    (opinion,) = of_type(samples(), OpinionPooled)
+    kinds = enumerate(("activated", "scored", "weights"))
+    models = [model_event(number, kind, "a", OPEN_NS) for number, kind in kinds]
+    session = [*LEG, *DENIED, *models, observed(Regime.CRISIS, 5, 5, 0), opinion]
+    write(session)
     before = {view: query_rows(client, f"SELECT * FROM {view}") for view in VIEWS}
-    write(LEG + DENIED)
+    write(session)
     write(LEG[3:9])
     after = {view: query_rows(client, f"SELECT * FROM {view}") for view in VIEWS}
     assert after == before
@@ -207,6 +219,8 @@ def test_funnel_counts_every_stage_by_reason(client, write):
     assert [(row["stage"], row["reason"], row["records"]) for row in rows] == [
         ("signal", "enter", 2),
         ("signal", "exit", 1),
+        ("vote", "enter, no model voted", 2),
+        ("vote", "exit, no model voted", 1),
         ("decision", "denied POSITION_NOTIONAL", 1),
         ("decision", "resized", 2),
         ("order", "entry filled", 1),
@@ -274,6 +288,51 @@ def model_event(offset, kind, version, from_ns, partition=0, model="lightgbm"):
         reason="drill",
         event_time_ns=from_ns,
     )
+
+
+def test_the_funnel_begins_with_every_bar_that_models_judged(client, write):
+    (one,) = of_type(samples(), OpinionPooled)
+    silent = {"pooled_sell": None, "pooled_buy": None}
+    changes = [
+        {},
+        {"decided_stance": "sell"},
+        {"decided_stance": "hold"},
+        {"decided_stance": "hold", "edge_bps": None},
+        {"decided_stance": "abstain", "edge_bps": None, **silent},
+    ]
+    write(
+        [
+            msgspec.structs.replace(one, id=f"{number:032d}", **fields)
+            for number, fields in enumerate(changes)
+        ]
+    )
+    rows = query_rows(client, "SELECT stage, strategy, reason, records FROM funnel")
+    assert [tuple(row.values()) for row in rows] == [
+        ("opinion", "models", "every model abstained", 1),
+        ("opinion", "models", "expects less than it costs", 1),
+        ("opinion", "models", "expects more than it costs to buy", 1),
+        ("opinion", "models", "expects more than it costs to sell", 1),
+        ("opinion", "models", "no volatility to expect a move from", 1),
+    ]
+
+
+@pytest.mark.acceptance("S-035", criterion="the mix of every stage is one table")
+def test_the_mix_counts_every_stance_at_every_stage(client, write, measured):
+    (one,) = of_type(samples(), OpinionPooled)
+    lean = {"stances": ["sell", "abstain"], "decided_stance": "hold"}
+    records = [one, msgspec.structs.replace(one, id="4" * 32, **lean)]
+    write(records)
+    write(records)
+    found = [tuple(row.values()) for row in query_rows(client, "SELECT * FROM opinion_mix")]
+    measured(found)
+    assert found == [
+        ("after threshold", "buy", 1),
+        ("after threshold", "hold", 1),
+        ("lightgbm", "buy", 1),
+        ("lightgbm", "sell", 1),
+        ("pooled", "buy", 2),
+        ("river_logistic", "abstain", 2),
+    ]
 
 
 @pytest.mark.acceptance("S-089", criterion="active versions are readable from one table")

@@ -11,6 +11,9 @@ from schemas.fields import Action
 from schemas.ids import tick_id
 from schemas.instruments import InstrumentBook
 from schemas.market import BarClosed, FeaturesComputed, InstrumentListed
+from schemas.models import ContextObserved
+from schemas.opinions import OpinionPooled
+from schemas.regime import Regime
 from schemas.signals import SignalEmitted
 from schemas.ticks import TICK_FRAME
 from schemas.trading import DecisionMade, OrderFilled, OrderUpdated, OutcomeClosed, Verdict
@@ -134,6 +137,38 @@ def test_a_moment_without_a_signal_shows_its_bar_and_features(archive):
     assert len(found.features) == 34
     assert "no strategy crossed its condition" in found.summary
     assert found.missing == []
+
+
+def observed(regime, at_ns, symbol=SYMBOL):
+    (one,) = of_type(samples(), ContextObserved)
+    changes = {"id": f"{at_ns}/{symbol}", "symbol": symbol, "event_time_ns": at_ns}
+    return msgspec.structs.replace(one, regime=regime, **changes)
+
+
+def test_the_regime_is_the_newest_at_the_close_of_the_bar(archive, as_record):
+    assert explain(archive, ENTRY.id).regime is None
+    close_ns = of_type(LEG, BarClosed)[0].close_time_ns
+    records = [
+        observed(Regime.CRISIS, close_ns - HOUR_NS),
+        observed(Regime.BULL_TRENDING, close_ns),
+        observed(Regime.BEAR_TRENDING, close_ns + 1),
+        observed(Regime.CRISIS, close_ns, "OTHER"),
+        msgspec.structs.replace(observed(Regime.CRISIS, close_ns), id="other", kind="funding"),
+    ]
+    ArchiveWriter(archive).write(batches_of(records, as_record))
+    assert explain(archive, ENTRY.id).regime == records[1]
+    assert explain_at(archive, SYMBOL, QUIET.close_time_ns).regime == records[2]
+
+
+def test_a_moment_without_a_signal_shows_what_the_models_said_last(archive, as_record):
+    assert explain_at(archive, SYMBOL, QUIET.close_time_ns).opinion is None
+    (one,) = of_type(samples(), OpinionPooled)
+    records = [
+        msgspec.structs.replace(one, id=f"{at_ns:032d}", symbol=SYMBOL, event_time_ns=at_ns)
+        for at_ns in (QUIET.close_time_ns - HOUR_NS, QUIET.close_time_ns, QUIET.close_time_ns + 1)
+    ]
+    ArchiveWriter(archive).write(batches_of(records, as_record))
+    assert explain_at(archive, SYMBOL, QUIET.close_time_ns).opinion == records[1]
 
 
 def test_a_moment_with_a_signal_explains_the_signal(archive):

@@ -1,5 +1,6 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from infra.report.funnel import MEANINGS, count_denials, summarise_funnel
 from infra.report.session import build_session
@@ -23,6 +24,24 @@ def test_every_stage_is_counted_and_adds_up(summary):
     assert sum(row["records"] for row in funnel["fills"]) == summary["counts"]["fills"] == 6
     assert funnel["reconciles"]
     assert funnel["orders_open"] == 0
+
+
+def test_signals_are_counted_by_what_the_models_said_on_their_bar():
+    pooled = {"probability_sell": 0.2, "probability_hold": 0.3, "probability_buy": 0.5}
+    silent = signal(RSI, BTC, 1)
+    said = [
+        replace(silent, id=f"{number}", score=score, agreement=agreement, **pooled)
+        for number, (score, agreement) in enumerate(
+            [(0.3, "strong"), (0.2, "strong"), (-0.1, "weak"), (0.0, "")]
+        )
+    ]
+    votes = summarise_funnel(build_session("votes", [silent, *said]))["votes"]
+    assert [tuple(row.values()) for row in votes] == [
+        ("enter", "models for buying", "strong", 2),
+        ("enter", "models for selling", "weak", 1),
+        ("enter", "models undecided", "", 1),
+        ("enter", "no model voted", "", 1),
+    ]
 
 
 def test_denials_are_sorted_by_count(summary):

@@ -67,10 +67,11 @@ def test_more_than_a_thousand_at_once_leaves_the_last():
             "pooled: 80% of its 100 calls are BUY",
         ),
         (
-            [mix("a", 60, 0, 40), mix(POOLED, 55, 0, 45), mix(DECIDED, 9, 0, 1)],
+            [mix("a", 60, 0, 40), mix(POOLED, 55, 0, 45), mix(DECIDED, 36, 0, 4)],
             {},
-            "after threshold: 90% of its 10 calls are SELL",
+            "after threshold: 90% of its 40 calls are SELL",
         ),
+        ([mix("a", 29, 0, 0), mix(POOLED, 0, 70, 30)], {}, "pooled: 100% of its 30 calls are BUY"),
         ([mix("a", 75, 0, 25)], {"sell": 80, "buy": 20}, None),
         ([mix("a", 0, 9, 0)], {}, None),
     ],

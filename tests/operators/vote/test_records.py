@@ -4,6 +4,8 @@ import pytest
 from operators.vote import PanelRule, count_mix
 from operators.vote.records import build_opinions
 from schemas.codec import decode, encode
+from schemas.frames import encode_rows, polars_schema, to_messages
+from schemas.ids import derive_id
 from schemas.opinions import OpinionPooled
 from tests.operators.vote.markets import build_panel, constant, knowing, make_market, run, silent
 
@@ -11,7 +13,7 @@ NAMES = ["good", "constant", "silent"]
 WORDS = {"sell": 0, "hold": 1, "buy": 2, "abstain": -1}
 
 
-def opinions(closes=40, symbols=5):
+def pooled_frame(closes=40, symbols=5):
     market = make_market(closes, symbols, seed=31)
     said = np.stack([knowing(market), constant(market), silent(market)], axis=1)
     said[12, 0] = 0.9
@@ -26,12 +28,17 @@ def opinions(closes=40, symbols=5):
     return panel, opinion, said, built
 
 
+def opinions():
+    panel, opinion, said, frame = pooled_frame()
+    return panel, opinion, said, to_messages(OpinionPooled, frame)
+
+
 def test_a_record_says_what_was_said():
     _, opinion, said, built = opinions()
     one = built[11]
     assert one.voters == NAMES
     assert one.sell == [pytest.approx(said[11, 0, 0], abs=5e-5), 0.05, None]
-    assert one.buy[2] is None
+    assert one.buy == [pytest.approx(said[11, 0, 2], abs=5e-5), 0.9, None]
     assert one.stances[1:] == ["buy", "abstain"]
     assert sum(one.weights) == pytest.approx(1.0, abs=2e-4)
     assert one.pooled_buy == pytest.approx(opinion.probabilities[11, 2], abs=5e-5)
@@ -52,6 +59,18 @@ def test_records_survive_their_bytes_and_are_small():
     assert all(decode(OpinionPooled, encode(one)) == one for one in built)
     assert max(len(encode(one)) for one in built) < 1000
     assert len({one.id for one in built}) == len(built)
+
+
+def test_rows_have_the_schema_of_their_messages_and_their_bytes():
+    frame = pooled_frame()[3]
+    assert frame.schema == polars_schema(OpinionPooled)
+    assert [decode(OpinionPooled, row) for row in encode_rows(frame)] == opinions()[3]
+
+
+def test_an_id_follows_from_the_feature_vector():
+    one = opinions()[3][0]
+    market = f"{one.venue}:{one.symbol}"
+    assert one.id == derive_id("model.opinions", market, one.event_time_ns, 0, one.cause)
 
 
 def test_the_mix_of_records_is_that_of_the_ballots():
