@@ -41,6 +41,7 @@ _CLOSE_SECONDS = 2.0
 _STAMP = itemgetter(1)
 _AT_ONCE_BYTES = 2 * 1024 * 1024
 """What stays in the processor's cache while it is decoded, and lets the client fetch on meanwhile."""
+_RECORD_BYTES_AT_FIRST = 64 * 1024
 
 
 class ConfluentPartitionConsumer:
@@ -58,7 +59,7 @@ class ConfluentPartitionConsumer:
         """Open the partition at `offset`; raises as `open_consumer` says."""
         self._topic, self._partition, self._group_id = topic, partition, group_id
         self._fault: Any = None
-        self._records_at_once = _AT_ONCE_BYTES
+        self._record_bytes = _RECORD_BYTES_AT_FIRST
         self._consumer = Consumer(_options(settings, group_id))
         try:
             begin, self._end_offset = self._watermarks(settings, deadline_seconds)
@@ -97,7 +98,8 @@ class ConfluentPartitionConsumer:
             # consume(n, t) would wait until it has n messages; poll returns with the first.
             first = self._consumer.poll(timeout_seconds)
             messages = [] if first is None else [first]
-        wanted = min(records_max, self._records_at_once) - len(messages)
+        at_once = max(_AT_ONCE_BYTES // self._record_bytes, 1)
+        wanted = min(records_max, at_once) - len(messages)
         if wanted > 0:
             messages += self._consumer.consume(wanted, 0)
         if not messages:
@@ -111,8 +113,10 @@ class ConfluentPartitionConsumer:
         first, last, count = messages[0].offset(), messages[-1].offset(), len(messages)
         self._position = max(self._position, last + 1)
         values = list(map(ConfluentMessage.value, messages))
-        size_bytes = sum(map(len, filter(None, values)))
-        self._records_at_once = max(1, count * _AT_ONCE_BYTES // max(size_bytes, 1))
+        # What large records taught is forgotten by halves: a run of heartbeats says little of the
+        # records behind it, and one fetch of those would be far too much.
+        mean_bytes = sum(map(len, filter(None, values))) // count
+        self._record_bytes = max(mean_bytes, self._record_bytes // 2, 1)
         return FetchedRecords(
             # Offsets only ever rise: a range that is as long as the fetch has no gap.
             np.arange(first, last + 1)
