@@ -24,7 +24,7 @@ from infra.audit.vectors import VectorAudit
 from infra.audit.votes import VoteAudit
 from infra.settings import Settings
 from schemas.market import BarClosed, FeaturesComputed, TickLate
-from schemas.models import ContextObserved
+from schemas.models import ContextObserved, ModelEventRecorded
 from schemas.opinions import OpinionPooled
 from schemas.signals import SignalEmitted
 from schemas.topics import TOPICS, Topic, message_topics
@@ -35,7 +35,7 @@ Progress = Callable[[str, int], None]
 """Called with the topic that is read and the records read since the last call."""
 
 _PROGRESS_EVERY = 1_000
-_FIRST_TOPICS = ("ops.settings", "market.instruments", "ops.dead_letters")
+_FIRST_TOPICS = ("ops.settings", "market.instruments", "model.events", "ops.dead_letters")
 """Others cannot be judged without these."""
 
 
@@ -89,7 +89,7 @@ class Audit:
         self._identity = IdAudit(self._ids)
         self._vectors = VectorAudit(self._features)
         self._voting = VoteAudit(self._votes)
-        self._pooling = OpinionAudit(self._opinions)
+        self._pooling = OpinionAudit(self._opinions, self._evidence)
 
     def run(self, *, allow_running: bool = False) -> AuditReport:
         """Return what was found.
@@ -158,6 +158,8 @@ class Audit:
             starts[partition] = self._log.start(topic.name, partition)
             if starts[partition]:
                 self._chain.skip(f"{topic.name}/{partition} begins at {starts[partition]}")
+                if topic.name == OpinionPooled.topic:
+                    self._pooling.begin_late()
             for record in self._followed(topic.name, partition):
                 message = self._records.decode(record)
                 if message is None:
@@ -192,14 +194,17 @@ class Audit:
         elif isinstance(message, FeaturesComputed):
             chain.see_features(place, message)
             self._vectors.see_vector(place, message)
+            self._pooling.see_vector(message, config)
         elif isinstance(message, ContextObserved):
             chain.see_opinion(place, message)
         elif isinstance(message, OpinionPooled):
             chain.see_opinion(place, message)
-            self._pooling.see(place, message)
+            self._pooling.see(place, message, config)
         elif isinstance(message, SignalEmitted):
             self._voting.see(place, message)
-            self._pooling.see_signal(place, message)
+            self._pooling.see_signal(place, message, config)
+        elif isinstance(message, ModelEventRecorded):
+            self._pooling.see_event(message)
         elif isinstance(message, TickLate):
             key_late = (message.partition, message.offset, message.line)
             self._late.setdefault(message.partition, {})[key_late] = (place, message)
@@ -262,6 +267,7 @@ class Audit:
             self._features.skip("the first bars are gone, from which features are computed again")
         else:
             self._vectors.compare()
+        self._pooling.compare()
         ChainAudit(self._chain, evidence, through_ns).run()
         check_halts(self._complete, evidence)
         OrderAudit(self._orders, evidence, prices).run()

@@ -14,6 +14,7 @@ from infra.audit.identity import Key, sent_order_id
 from infra.audit.ledger import WIDE, rounded
 from infra.audit.prices import TradePrices
 from infra.audit.report import Check
+from infra.settings import Settings
 from schemas.fields import Action, Provenance, Side
 from schemas.settings import PortfolioSettings
 from schemas.signals import SignalEmitted
@@ -49,6 +50,9 @@ _NUMBERS_AT_LEAST = frozenset(
         DenialReason.NOTIONAL_MIN.value,
     }
 )
+
+_SILENCES = frozenset({"no models", "no opinion"})
+"""What the vote measures in words: nobody to ask, or nobody who said anything."""
 
 
 @dataclass
@@ -128,6 +132,8 @@ class LimitAudit:
             at_most, at_least = each.check in _NUMBERS_AT_MOST, each.check in _NUMBERS_AT_LEAST
             if each.verdict.value != "passed" or not (at_most or at_least):
                 continue
+            if each.check == DenialReason.VOTE_AGAINST.value and each.measured in _SILENCES:
+                continue  # Whether silence was enough is asked of the signal itself.
             measured, limit = Decimal(each.measured), Decimal(each.limit)
             if not (measured <= limit if at_most else measured >= limit):
                 rule = "a passed check is within its limit"
@@ -163,7 +169,7 @@ class LimitAudit:
             )
         self._at_most(fact, "positions", Decimal(len(legs) + 1), Decimal(portfolio.positions_max))
         self._check_rate(fact, portfolio)
-        self._check_signal(fact, portfolio, settings.vote.score_min)
+        self._check_signal(fact, settings)
         self._check_grid(fact, notional)
         self._check_equity(fact, exposure)
         order_id = sent_order_id(made.account, made.event_time_ns, made.id)
@@ -194,9 +200,8 @@ class LimitAudit:
         limit = Decimal(portfolio.orders_per_minute_max)
         self._at_most(fact, "orders within a minute", Decimal(sent + 1), limit)
 
-    def _check_signal(
-        self, fact: Fact[DecisionMade], portfolio: PortfolioSettings, score_min: float
-    ) -> None:
+    def _check_signal(self, fact: Fact[DecisionMade], settings: Settings) -> None:
+        portfolio, score_min = settings.portfolio, settings.vote.score_min
         signal = self._signals.get(fact.message.cause)
         if signal is None:  # The chain check says so.
             return
@@ -206,6 +211,10 @@ class LimitAudit:
             self._violate(fact, rule, portfolio.provenances, provenance.value)
         if not signal.score >= score_min:
             self._violate(fact, "an entry has the votes", f"at least {score_min}", signal.score)
+        asked = any(model.enabled for model in settings.models.values())
+        if asked and settings.vote.opinion_required and signal.probability_buy is None:
+            rule = "an entry has an opinion where models are to give one"
+            self._violate(fact, rule, "a pooled opinion", signal.probability_buy)
         if not _has_stop(signal):
             self._violate(fact, "an entry has a stop below its price", signal.close,
                           signal.stop_price)  # fmt: skip

@@ -3,8 +3,10 @@
 from msgspec.structs import replace
 
 from schemas.features import FEATURE_SCHEMAS
+from schemas.fields import Stance
 from schemas.market import FeaturesComputed
 from schemas.signals import SignalEmitted
+from schemas.trading import DecisionMade
 from tests.infra.audit.facts import tick_record
 from tests.infra.audit.world import session, write
 
@@ -47,6 +49,26 @@ def revoted(number, change):
     """Return the session with the votes of one signal changed."""
     votes = session()[index_of(session(), SignalEmitted, number)].message.votes
     return changed(SignalEmitted, number, votes=change(votes))
+
+
+def silenced(number):
+    """Return the session with the models of one signal made silent, and nothing made of it."""
+    made = session()[index_of(session(), SignalEmitted, number)].message
+    nothing = dict.fromkeys(("probability_sell", "probability_hold", "probability_buy"))
+    votes = [
+        each if each.kind == "rule" else replace(each, stance=Stance.ABSTAIN, weight=0.0, **nothing)
+        for each in made.votes
+    ]
+    silent = {"votes": votes, "score": 0.0, "multiplier": None, "agreement": ""}
+    return changed(SignalEmitted, number, **silent, **nothing)
+
+
+def unsignalled(kind):
+    """Return the session without the last signal, which was refused, and the last of `kind`."""
+    records = without(kind, -1)
+    del records[index_of(records, SignalEmitted, -1)]
+    del records[index_of(records, DecisionMade, -1)]
+    return records
 
 
 def revalued(number, name, value):

@@ -12,7 +12,7 @@ from schemas.features import FEATURE_SCHEMAS
 from schemas.fields import Provenance
 from schemas.ids import bar_id, features_id, tick_id
 from schemas.market import BarClosed, FeaturesComputed
-from schemas.settings import BarSettings, PaperSettings, PortfolioSettings
+from schemas.settings import BarSettings, ModelSettings, PaperSettings, PortfolioSettings
 from schemas.ticks import CONTENT_ARROW, CONTENT_NDJSON, TICK_WIRE
 
 SECOND_NS = 1_000_000_000
@@ -25,7 +25,9 @@ RECORDED = Provenance.RECORDED
 PARTITIONS = 2
 SETTINGS = Settings(
     bars=BarSettings(timeframes=("1m",), lateness_ms=2_000),
-    models={},
+    models={
+        name: ModelSettings(kind="onnx", timeframe="1m") for name in ("model", "other", "silent")
+    },
     strategies={},
     portfolio=PortfolioSettings(position_notional_max_pct=D(10), gross_notional_max_pct=D(100)),
     paper=PaperSettings(latency_ms=250, participation_max=D("0.25")),

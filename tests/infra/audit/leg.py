@@ -9,7 +9,7 @@ from infra.audit.chain import ENTRY_CHECKS
 from schemas.fields import Action, Side, Stance
 from schemas.ids import client_order_id, derive_id
 from schemas.market import FeaturesComputed
-from schemas.models import ContextObserved
+from schemas.models import ContextObserved, ModelEventKind, ModelEventRecorded
 from schemas.operations import (
     Command,
     ControlApplied,
@@ -46,14 +46,14 @@ def signal(of: FeaturesComputed, action: Action, close: float) -> SignalEmitted:
         probability_sell=0.125,
         probability_hold=0.25,
         probability_buy=0.625,
-        weight=1.0,
+        weight=0.6,
         reason="because",
     )
     silent = Vote(
         voter="silent",
         kind="onnx",
-        version="1",
-        content_hash="b" * 64,
+        version="",
+        content_hash="",
         stance=Stance.ABSTAIN,
         probability_sell=None,
         probability_hold=None,
@@ -76,8 +76,15 @@ def signal(of: FeaturesComputed, action: Action, close: float) -> SignalEmitted:
         trail_distance=None,
         horizon_bars=4,
         score=0.5,
-        votes=[vote, silent, replace(vote, voter=STRATEGY, kind="rule", weight=0.0)],
+        votes=[
+            vote,
+            replace(vote, voter="other", version="2", content_hash="b" * 64, weight=0.4),
+            silent,
+            replace(vote, voter=STRATEGY, kind="rule", weight=0.0),
+        ],
+        agreement="unanimous",
         multiplier=1.0,
+        edge_threshold_bps=2.2,
         probability_sell=0.125,
         probability_hold=0.25,
         probability_buy=0.625,
@@ -106,8 +113,41 @@ def context(of: FeaturesComputed) -> ContextObserved:
     )
 
 
+def model_events() -> list[ModelEventRecorded]:
+    """Who serves from the beginning, and what each counts: `silent` is nowhere to be found."""
+    first = ModelEventRecorded(
+        id="",
+        cause="",
+        model="model",
+        kind=ModelEventKind.ACTIVATED,
+        version="1",
+        content_hash="a" * 64,
+        previous_version="",
+        partition=0,
+        effective_from_ns=at(0),
+        reason="active in the registry",
+        event_time_ns=at(0),
+    )
+    changes: list[dict[str, Any]] = [
+        {},
+        {"model": "other", "version": "2", "content_hash": "b" * 64},
+    ]
+    for name, weight in (("model", 0.5), ("other", 0.3), ("silent", 0.2)):
+        changes.append(
+            {
+                "model": name,
+                "kind": ModelEventKind.WEIGHTS,
+                "weight_effective": weight,
+                "effective_from_ns": at(60),
+                "event_time_ns": at(60),
+                "reason": "floor: not scored yet" if name == "silent" else "better than the prior",
+            }
+        )
+    return [replace(first, id=f"event/{i}", **change) for i, change in enumerate(changes)]
+
+
 def opinion(of: FeaturesComputed) -> OpinionPooled:
-    """Two that vote and one that is silent; the pool is rounded like everything else."""
+    """Two that vote and one that is silent; without a volatility nothing promises to pay."""
     return OpinionPooled(
         **PLACE,
         id=derive_id("model.opinions", f"{VENUE}:{SYMBOL}", of.close_time_ns, 0, of.id),
@@ -125,9 +165,9 @@ def opinion(of: FeaturesComputed) -> OpinionPooled:
         agreement="unanimous",
         agreeing=2,
         multiplier=1.0,
-        edge_bps=12.5,
-        threshold_bps=2.0,
-        decided_stance="buy",
+        edge_bps=None,
+        threshold_bps=2.2,
+        decided_stance="hold",
         bar_id=of.cause,
     )
 

@@ -8,7 +8,6 @@ from schemas.fields import Provenance
 from schemas.market import BarClosed, FeaturesComputed, TickLate
 from schemas.models import ContextObserved
 from schemas.operations import ControlApplied, ControlCommanded, DeadLetterRecorded
-from schemas.opinions import OpinionPooled
 from schemas.signals import SignalEmitted
 from schemas.trading import (
     DecisionMade,
@@ -30,6 +29,7 @@ from tests.infra.audit.changes import (
     without_all,
 )
 from tests.infra.audit.facts import at, tick_line, tick_record
+from tests.infra.audit.opinion_mutations import OPINION_MUTATIONS
 from tests.infra.audit.world import session
 
 MUTATIONS = {
@@ -210,7 +210,7 @@ MUTATIONS = {
         ("votes", "none is negative", "trade.signals", 1, "/model"),
     ),
     "a vote counts that abstained": (
-        lambda: revoted(1, lambda votes: [votes[0], replace(votes[1], weight=0.5)]),
+        lambda: revoted(1, lambda votes: [*votes[:2], replace(votes[2], weight=0.5)]),
         ("votes", "who abstains", "trade.signals", 1, "/silent"),
     ),
     "probabilities of a vote sum to more than one": (
@@ -222,7 +222,7 @@ MUTATIONS = {
         ("votes", "they sum to one", "trade.signals", 1, ""),
     ),
     "a pool stands where no vote has a weight": (
-        lambda: revoted(1, lambda votes: [replace(votes[0], weight=0.0), *votes[1:]]),
+        lambda: revoted(1, lambda votes: [replace(each, weight=0.0) for each in votes]),
         ("votes", "pooled probabilities follow", "trade.signals", 1, ""),
     ),
     "a pooled probability is not that of the votes": (
@@ -230,12 +230,8 @@ MUTATIONS = {
         ("votes", "pooled probabilities follow", "trade.signals", 1, ""),
     ),
     "a rule's vote has a weight": (
-        lambda: revoted(1, lambda votes: [*votes[:2], replace(votes[2], weight=0.5)]),
+        lambda: revoted(1, lambda votes: [*votes[:3], replace(votes[3], weight=0.5)]),
         ("votes", "its weight is zero", "trade.signals", 1, ""),
-    ),
-    "an opinion is of no feature vector": (
-        lambda: changed(OpinionPooled, 1, cause="features/none"),
-        ("causal chain", "cause exists", "model.opinions", 1, ""),
     ),
     "a regime is of no feature vector": (
         lambda: changed(ContextObserved, 1, cause="features/none"),
@@ -244,58 +240,6 @@ MUTATIONS = {
     "a regime has another id": (
         lambda: changed(ContextObserved, 1, id="0" * 32),
         ("ids", "follows from the inputs", "market.context", 1, "0" * 32),
-    ),
-    "an opinion has another id": (
-        lambda: changed(OpinionPooled, 1, id="0" * 32),
-        ("ids", "follows from the inputs", "model.opinions", 1, "0" * 32),
-    ),
-    "an opinion names another bar": (
-        lambda: changed(OpinionPooled, 1, bar_id="bar/other"),
-        ("ids", "bar_id is the bar", "model.opinions", 1, ""),
-    ),
-    "an opinion lacks a weight": (
-        lambda: changed(OpinionPooled, 1, weights=[0.6, 0.4]),
-        ("opinions", "one entry in each list", "model.opinions", 1, ""),
-    ),
-    "weights of an opinion do not sum to one": (
-        lambda: changed(OpinionPooled, 1, weights=[0.6, 0.3998, 0.0]),
-        ("opinions", "shares of one vote", "model.opinions", 1, ""),
-    ),
-    "a silent voter of an opinion has a weight": (
-        lambda: changed(OpinionPooled, 1, weights=[0.6, 0.3, 0.1]),
-        ("opinions", "who abstains", "model.opinions", 1, "/silent"),
-    ),
-    "a voter of an opinion is surer than sure": (
-        lambda: changed(OpinionPooled, 1, sell=[0.4, 0.125, None]),
-        ("opinions", "a distribution and a stance", "model.opinions", 1, "/model"),
-    ),
-    "an opinion's pool is not that of its parts": (
-        lambda: changed(OpinionPooled, 1, pooled_buy=0.626),
-        ("opinions", "probability of buy follows", "model.opinions", 1, ""),
-    ),
-    "an opinion has a pool without a voter": (
-        lambda: changed(OpinionPooled, 1, pooled_sell=None, pooled_buy=None),
-        ("opinions", "if and only if", "model.opinions", 1, ""),
-    ),
-    "an opinion decides below its threshold": (
-        lambda: changed(OpinionPooled, 1, edge_bps=1.9),
-        ("opinions", "edge and the threshold", "model.opinions", 1, ""),
-    ),
-    "an opinion holds above its threshold": (
-        lambda: changed(OpinionPooled, 1, decided_stance="hold"),
-        ("opinions", "edge and the threshold", "model.opinions", 1, ""),
-    ),
-    "an opinion names no known agreement": (
-        lambda: changed(OpinionPooled, 1, agreement="most"),
-        ("opinions", "known agreement", "model.opinions", 1, ""),
-    ),
-    "a signal's bar has no opinion": (
-        lambda: without(OpinionPooled, 1),
-        ("opinions", "carries the pooled opinion", "trade.signals", 1, ""),
-    ),
-    "a signal has another pool than its bar": (
-        lambda: changed(OpinionPooled, 1, pooled_sell=0.1249),
-        ("opinions", "carries the pooled opinion", "trade.signals", 1, ""),
     ),
     "a return is not that of the bars": (
         lambda: revalued(1, "returns", 99.5 / 101.0 - 1 + 2e-9),
@@ -381,4 +325,4 @@ MUTATIONS = {
         lambda: changed(SignalEmitted, 0, score=-0.1),
         ("limits", "has the votes", "trade.decisions", 0, ""),
     ),
-}
+} | OPINION_MUTATIONS

@@ -7,9 +7,12 @@ import pytest
 from msgspec.structs import replace
 
 from infra.audit.audit import Audit
+from infra.settings import settings_hash, settings_json
 from schemas.fields import Action
 from schemas.market import BarClosed
-from schemas.operations import ControlCommanded
+from schemas.operations import ControlCommanded, SettingsPublished
+from schemas.settings import default_models
+from schemas.signals import SignalEmitted
 from schemas.trading import (
     CheckVerdict,
     DecisionMade,
@@ -85,9 +88,6 @@ def test_limits_come_from_the_settings_of_the_record():
             )
         }
     )
-    from infra.settings import settings_hash, settings_json
-    from schemas.operations import SettingsPublished
-
     records = session()
     published = SettingsPublished(id=settings_hash(tight), settings_json=settings_json(tight))
     records.insert(0, write(published))
@@ -99,6 +99,40 @@ def test_limits_come_from_the_settings_of_the_record():
     records[index] = records[index]._replace(headers=headers)
     assert_found(records, "limits", "position notional", "trade.decisions", 0)
     assert_found(records, "limits", "gross notional", "trade.decisions", 0)
+
+
+def silent_entry(models, measured):
+    """Return the session under settings with `models`, its entry decided on a silent vote."""
+    own = SETTINGS.model_copy(update={"models": models})
+    published = SettingsPublished(id=settings_hash(own), settings_json=settings_json(own))
+    made = session()[index_of(session(), DecisionMade, 0)].message
+    checks = [
+        replace(each, measured=measured) if each.check == "VOTE_AGAINST" else each
+        for each in made.checks
+    ]
+    records = changed(DecisionMade, 0, checks=checks)
+    index = index_of(records, SignalEmitted, 0)
+    silent = dict.fromkeys(("probability_sell", "probability_hold", "probability_buy"))
+    message = replace(records[index].message, score=0.0, **silent)
+    records[index] = records[index]._replace(value=write(message).value, message=message)
+    records.insert(0, write(published))
+    index = index_of(records, DecisionMade, 0)
+    headers = [
+        (name, published.id.encode() if name == "config" else value)
+        for name, value in records[index].headers
+    ]
+    records[index] = records[index]._replace(headers=headers)
+    return records
+
+
+def test_an_entry_on_the_silence_of_enabled_models_is_found():
+    records = silent_entry(default_models(), "no opinion")
+    assert_found(records, "limits", "has an opinion", "trade.decisions", 0)
+
+
+def test_an_entry_of_a_run_without_models_needs_no_opinion():
+    records = silent_entry({}, "no models")
+    assert audited(records).check("limits").violations == 0
 
 
 @pytest.mark.parametrize(

@@ -50,9 +50,11 @@ def backtest(tmp_path_factory):
     home = tmp_path_factory.mktemp("recorded")
     recorded().write_parquet(home / "bars.parquet")
     rules = ("rsi_mean_reversion", "bollinger_bounce")
-    timeframes = {f"QUANTSTREAM_STRATEGIES__{name.upper()}__TIMEFRAME": "5m" for name in rules}
+    chosen = {f"QUANTSTREAM_STRATEGIES__{name.upper()}__TIMEFRAME": "5m" for name in rules}
+    # The recording ends before any model has seen enough bars.
+    chosen["QUANTSTREAM_VOTE__OPINION_REQUIRED"] = "false"
     arguments = ["backtest", str(home / "bars.parquet"), "--out", str(home / "out"), "--no-report"]
-    answer = CliRunner().invoke(app, arguments, env=timeframes)
+    answer = CliRunner().invoke(app, arguments, env=chosen)
     assert answer.exit_code == 0, answer.output
     assert pl.read_parquet(home / "out/trade_fills.parquet").height > 10
     return home

@@ -34,7 +34,7 @@ from tests.infra.audit.facts import (
     features,
     ticks,
 )
-from tests.infra.audit.leg import context, opinion, trading
+from tests.infra.audit.leg import context, model_events, opinion, trading
 
 
 def write(message: Any, epoch: int = 1) -> Written:
@@ -84,6 +84,7 @@ def session() -> list[Written]:
         listing,
         build_dead_letter("market.ticks", 0, 1, 0, "NOT_JSON", "cut off", BROKEN),
         build_dead_letter("market.ticks", 0, 4, -1, "EMPTY_RECORD", "no value", b""),
+        *model_events(),
         late,
         *closing,
         *vectors,
