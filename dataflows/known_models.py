@@ -5,7 +5,7 @@ scores every bar with the version that scored it before; and a command that nobo
 behind everything that the log holds already, as it does for the account (`dataflows.known_commands`).
 """
 
-from collections.abc import Callable
+from collections.abc import Sequence
 
 from msgspec import Struct
 
@@ -16,10 +16,14 @@ from infra.records import FetchedRecord
 from infra.settings import Settings
 from schemas.batches import ProgressMarked
 from schemas.codec import decode, find_header
-from schemas.models import ModelEventRecorded
-from schemas.operations import ACCOUNT_COMMANDS, ControlCommanded
+from schemas.models import ModelEventKind, ModelEventRecorded
+from schemas.operations import ACCOUNT_COMMANDS, AlertRaised, ControlCommanded
+from schemas.opinions import OpinionPooled
 from schemas.signals import SignalEmitted
 from schemas.topics import full_name
+
+_OF_BARS = frozenset({ModelEventKind.WEIGHTS, ModelEventKind.SCORED, ModelEventKind.DRIFT})
+"""Events that follow from bars: from what the version of that time said."""
 
 
 class KnownModels(Struct, frozen=True, kw_only=True):
@@ -31,6 +35,8 @@ class KnownModels(Struct, frozen=True, kw_only=True):
     """Verified commands about models, answered or not, in the order of the log."""
     not_before_ns: int = 0
     """First event time that nothing in the log depends on yet."""
+    alerts: frozenset[str] = frozenset()
+    """Ids of the alerts in the log, if an event may need one."""
 
 
 def read_known_models(settings: Settings, partition: int, known: KnownCommands) -> KnownModels:
@@ -40,36 +46,43 @@ def read_known_models(settings: Settings, partition: int, known: KnownCommands) 
     """
     name = full_name(settings.environment, ModelEventRecorded.topic)
     records, _ = read_to_end(kafka_settings(settings), name, partition)
-    # Bars say nothing about votes: the split `features` may be far ahead of the lane that votes.
-    newest_ns = _newest_signal_ns(settings, partition)
+    events = tuple(decode(ModelEventRecorded, record.value or b"") for record in records)
+    # Bars say nothing about votes: the split `features` may be far ahead of the lane that votes. And a
+    # lane that died may have said what its models say, or learnt from it, but not the signals.
+    newest_ns = max(
+        _newest_ns(settings, SignalEmitted, partition),
+        _newest_ns(settings, OpinionPooled, partition),
+        *(each.effective_from_ns for each in events if each.kind in _OF_BARS),
+    )
     return KnownModels(
-        events=tuple(decode(ModelEventRecorded, record.value or b"") for record in records),
+        events=events,
         commands=tuple(
             each.command for each in known.received if each.command.command not in ACCOUNT_COMMANDS
         ),
         not_before_ns=max(known.not_before_ns, newest_ns + 1, 0),
+        alerts=_alert_ids(settings, events),
     )
 
 
-def _newest_signal_ns(settings: Settings, partition: int) -> int:
-    return _newest_ns(
-        settings,
-        SignalEmitted.topic,
-        partition,
-        lambda record: decode(SignalEmitted, record.value or b"").event_time_ns,
-    )
+def _alert_ids(settings: Settings, events: Sequence[ModelEventRecorded]) -> frozenset[str]:
+    """Return the ids of all alerts; none are read where no event began or ended one."""
+    if not any(each.kind is ModelEventKind.REFUSED for each in events):
+        return frozenset()
+    name = full_name(settings.environment, AlertRaised.topic)
+    records, _ = read_to_end(kafka_settings(settings), name)
+    return frozenset(decode(AlertRaised, record.value or b"").id for record in records)
 
 
 def _newest_ns(
-    settings: Settings, topic: str, partition: int, time_of: Callable[[FetchedRecord], int]
+    settings: Settings, kind: type[SignalEmitted] | type[OpinionPooled], partition: int
 ) -> int:
     """Return the newest event time that a partition speaks of, marks of progress included; else -1."""
-    name = full_name(settings.environment, topic)
+    name = full_name(settings.environment, kind.topic)
     for records in read_backwards(kafka_settings(settings), name, partition):
         times = [
             decode(ProgressMarked, record.value or b"").complete_through_ns
             if _is_progress(record)
-            else time_of(record)
+            else decode(kind, record.value or b"").event_time_ns
             for record in records
             if record.value is not None
         ]

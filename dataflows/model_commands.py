@@ -1,15 +1,16 @@
 """Tell the running lanes which version of a model is to serve, and see when each has adopted it."""
 
 import time
+from pathlib import Path
 
 from msgspec import Struct
 
 from dataflows.control import POLL_SECONDS, send_command
-from dataflows.stack import kafka_settings
+from dataflows.stack import EFFECTIVE_NAME, kafka_settings
 from infra.kafka.consumers import open_consumer
 from infra.kafka.reading import READ_AT_ONCE, read_to_end
 from infra.kafka.topics import topic_ends
-from infra.settings import Settings
+from infra.settings import Settings, load_settings
 from infra.stack.supervise import NotRunningError, Supervisor
 from schemas.codec import decode
 from schemas.models import ModelEventKind, ModelEventRecorded
@@ -19,6 +20,8 @@ from schemas.topics import full_name
 VOTING_FLOWS = frozenset({"trading", "signals"})
 """Flows whose lanes vote, and so answer commands about models."""
 
+_ALIVE = frozenset({"starting", "running"})
+"""supervisord calls a process `starting` for its first seconds, in which it works already."""
 _TOPIC = ModelEventRecorded.topic
 _CHANGES = frozenset({ModelEventKind.ACTIVATED, ModelEventKind.ROLLED_BACK, ModelEventKind.RETIRED})
 
@@ -48,13 +51,42 @@ class Adoption(Struct, frozen=True, kw_only=True):
         return not self.missing and not self.refusals
 
 
-def is_voting(settings: Settings) -> bool:
-    """Return whether the supervisor of this state folder runs a flow whose lanes vote."""
+def voting_environment(settings: Settings) -> str | None:
+    """Return the environment of the flow that votes and is supervised in this state folder, if any.
+
+    Raises SettingsError if the settings that it was started with cannot be read.
+    """
     try:
         processes = Supervisor(settings.state_dir).statuses()
     except NotRunningError:
-        return False
-    return any(each.name in VOTING_FLOWS and each.state == "running" for each in processes)
+        return None
+    if not any(each.name in VOTING_FLOWS and each.state in _ALIVE for each in processes):
+        return None
+    started_with = load_settings(settings.state_dir / EFFECTIVE_NAME, environ={}).settings
+    return started_with.environment
+
+
+def find_lanes(settings: Settings, environment: str | None, root: Path | None) -> bool:
+    """Return whether lanes are to be told of a change, before it is made.
+
+    Told are those of the environment that was named, or those that run on this registry.
+
+    Raises:
+        ValueError: What runs here is another environment than that of the settings.
+        BrokerAwayError, TopicMissingError: The lanes cannot be told.
+    """
+    if environment is None:
+        running = voting_environment(settings) if root is None else None
+        if running is None:
+            return False
+        if running != settings.environment:
+            msg = (
+                f"environment must be the one whose lanes run here, {running!r}; found "
+                f"{settings.environment!r} in the settings; say --env {running}"
+            )
+            raise ValueError(msg)
+    topic_ends(kafka_settings(settings), settings.environment, [_TOPIC])
+    return True
 
 
 def command_lanes(

@@ -25,6 +25,8 @@ from schemas.topics import full_name, record_key
 def start_stack(settings: Settings, flows: Sequence[str], *, foreground: bool) -> Supervisor:
     """Start the supervisor with the stack, prepare topics and tables, then start `flows`."""
     supervisor = Supervisor(settings.state_dir)
+    # What runs already reads its settings again when it restarts: they must stay its own.
+    supervisor.require_stopped()
     supervisor.start(
         stack_processes(settings), environment=child_environment(settings), foreground=foreground
     )

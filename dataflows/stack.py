@@ -18,6 +18,8 @@ PORT_OFFSETS = {"trading": 0, "archive": 1, "features": 2, "signals": 3, "portfo
 WORKER_PORTS = 10
 """Ports between one flow and the next, for its workers."""
 STORE_KEY_FILE = "store.key"
+EFFECTIVE_NAME = "effective.toml"
+"""Settings that the supervised processes were started with, in the state folder."""
 READY_SECONDS = 60.0
 
 
@@ -88,6 +90,6 @@ def wait_for_stack(settings: Settings) -> None:
 def child_environment(settings: Settings) -> dict[str, str]:
     """Return the environment of supervised processes: theirs must be exactly our settings."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith(PREFIX)}
-    file = settings.state_dir.resolve() / "effective.toml"
+    file = settings.state_dir.resolve() / EFFECTIVE_NAME
     write_settings(settings, file)
     return kept | {FILE_VARIABLE: str(file)}

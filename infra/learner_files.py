@@ -1,5 +1,6 @@
 """Online learners on disk: one file per content hash, readable by nobody else."""
 
+import os
 from hashlib import sha256
 from pathlib import Path
 from typing import Final
@@ -12,11 +13,12 @@ KEPT_MIN: Final = 2
 
 
 class LearnerFiles:
-    """Keeps the last `kept` learners of one lane in a folder of their own, mode 0700, files 0600.
+    """Keeps the last `kept` versions of one learner of one lane in a folder, mode 0700, files 0600.
 
     A file's name is the SHA-256 of its bytes and is checked on every read. A file appears whole or
-    not at all; the oldest go when there are more than `kept`. Raises ValueError for a `kept` that
-    would remove what the newest snapshot names.
+    not at all; those that were put first go when there are more than `kept`. One snapshot puts at
+    most one file here, so the last `kept` snapshots find what they name. Raises ValueError for a
+    `kept` that would remove what the newest snapshot names.
     """
 
     def __init__(self, folder: Path, kept: int = 32) -> None:
@@ -35,9 +37,13 @@ class LearnerFiles:
         # Left by a process that died; one lane writes here.
         part.unlink(missing_ok=True)
         write_new(part, content, mode=0o600)
+        newest_ns = max((time_ns for time_ns, _ in self._files()), default=0)
         part.replace(path)
+        # Order of putting: by the clock alone a file would be the oldest after the clock went back.
+        later_ns = max(path.stat().st_mtime_ns, newest_ns + 1)
+        os.utime(path, ns=(later_ns, later_ns))
         sync_folder(self._folder)
-        self._remove_old(keep=path)
+        self._remove_old()
         return content_hash
 
     def get(self, content_hash: str) -> bytes:
@@ -64,8 +70,11 @@ class LearnerFiles:
             raise ValueError(msg)
         return self._folder / f"{content_hash}{SUFFIX}"
 
-    def _remove_old(self, keep: Path) -> None:
-        found = [(one.stat().st_mtime_ns, one.name, one) for one in self._folder.glob(f"*{SUFFIX}")]
-        old = sorted(one for one in found if one[2] != keep)[: max(len(found) - self._kept, 0)]
-        for _, _, path in old:
+    def _files(self) -> list[tuple[int, Path]]:
+        """Return all files in the order in which they were put last."""
+        found = [(one.stat().st_mtime_ns, one) for one in self._folder.glob(f"*{SUFFIX}")]
+        return sorted(found)
+
+    def _remove_old(self) -> None:
+        for _, path in self._files()[: -self._kept]:
             path.unlink(missing_ok=True)

@@ -19,34 +19,37 @@ from operators.rulings import OpinionRows, Polled, Ruling, SymbolKey
 from operators.vote import Candidate, PanelState, VotePanel, build_event, build_rule
 from operators.vote.panel import join_opinions
 from operators.voters.base import Answers, Learner, abstain
+from operators.voters.build import MODEL_SCHEMA
 from operators.voters.onnx_vote import ModelInputs, OnnxVoter, Scorer
-from schemas.features import FEATURE_SCHEMAS, SEQUENCE_SCHEMAS
+from schemas.features import SEQUENCE_SCHEMAS
 from schemas.models import ModelEventRecorded
 from schemas.settings import TIMEFRAME_NS, VoteSettings
 
 FloatArray = npt.NDArray[np.float64]
 
-MODEL_SCHEMA = FEATURE_SCHEMAS["fs34"]
-"""What models read: `fs64` has inputs without a source, so no vector of it is ever complete."""
 SEQUENCE_SCHEMA = SEQUENCE_SCHEMAS["sq120"]
 """What sequence models read."""
 
 _VOLATILITY = "volatility_30"
+_RULINGS_KEPT = 2
+"""One more than the newest: that may be of the very close for which the one before is asked."""
 
 
 class CouncilState(Struct):
     """All that a council remembers; picklable."""
 
     panel: tuple[str, PanelState]
-    """With the fingerprint of who made it."""
+    """With the fingerprint of the council that made it."""
+    timeframe: str
+    """Of the bars in `windows`."""
     windows: SequenceWindows
     learners: dict[str, object]
     """By a learner's name and fingerprint."""
     versions: dict[str, tuple[str, str]]
     """Version and content hash by served voter that its record belongs to."""
     newest_ns: int
-    rulings: dict[SymbolKey, Ruling]
-    """The newest of each symbol."""
+    rulings: dict[SymbolKey, list[Ruling]]
+    """The newest of each symbol and the one before it, the newest last."""
 
 
 class Council:
@@ -82,7 +85,7 @@ class Council:
         self._versions: dict[str, tuple[str, str]] = {}
         candidates = [self._begin(one) for one in self._voters]
         self._panel = VotePanel(candidates, build_rule(settings))
-        self._rulings: dict[SymbolKey, Ruling] = {}
+        self._rulings: dict[SymbolKey, list[Ruling]] = {}
         self._pending: Polled | None = None
         self._events: list[ModelEventRecorded] = []
         self._opinions: OpinionRows | None = None
@@ -107,11 +110,21 @@ class Council:
         return self._panel.rule.costs.threshold_bps
 
     @property
+    def fingerprint(self) -> str:
+        """Return what must be equal for a remembered vote to be continued.
+
+        The version of a served model is no part of it: another one begins anew for itself.
+        """
+        voters = ",".join(f"{one.name}={one.fingerprint}" for one in self._voters)
+        return f"{self.timeframe}/{voters}/{self._panel.rule}"
+
+    @property
     def state(self) -> CouncilState:
         """Return what is remembered; pickle it before the next call, it is not a copy."""
         self._keep_rulings()
         return CouncilState(
-            panel=(self._panel.fingerprint, self._panel.state),
+            panel=(self.fingerprint, self._panel.state),
+            timeframe=self.timeframe,
             windows=self._windows,
             learners={_state_key(one): one.state for one in self._learners},
             versions=self._versions,
@@ -123,15 +136,17 @@ class Council:
     def state(self, state: CouncilState) -> None:
         # What other voters or other numbers left behind would mean something else now.
         fingerprint, panel = state.panel
-        if fingerprint == self._panel.fingerprint:
+        if fingerprint == self.fingerprint:
             self._panel.state, self._versions = panel, state.versions
-        if state.windows.schema == self._windows.schema:
+            self._rulings = state.rulings
+        # Who votes changes no window: a model of sequences need not begin anew with another voter.
+        made_of = (state.timeframe, state.windows.schema)
+        if made_of == (self.timeframe, self._windows.schema):
             self._windows = state.windows
         for learner in self._learners:
             if _state_key(learner) in state.learners:
                 learner.state = state.learners[_state_key(learner)]
         self.schedule.state = state.newest_ns
-        self._rulings = state.rulings
 
     def settle(self) -> None:
         """Do the work that was put off so that signals go out first; it changes no vote."""
@@ -230,7 +245,8 @@ class Council:
         if found is None:
             if polled is None:
                 self._keep_rulings()
-            found = self._rulings.get(key)
+            kept = reversed(self._rulings.get(key, []))
+            found = next((one for one in kept if one.time_ns < time_ns), None)
         if found is None or time_ns - found.time_ns > TIMEFRAME_NS[self.timeframe]:
             return self._abstain()
         age_seconds = (time_ns - found.time_ns) // 1_000_000_000
@@ -254,7 +270,8 @@ class Council:
     def _keep_rulings(self) -> None:
         polled, self._pending = self._pending, None
         if polled is not None:
-            self._rulings |= polled.newest()
+            for key, rulings in polled.newest(_RULINGS_KEPT):
+                self._rulings[key] = [*self._rulings.get(key, []), *rulings][-_RULINGS_KEPT:]
 
 
 def _version_of(version: str, scorer: Scorer | None) -> tuple[str, str]:

@@ -6,7 +6,7 @@ at every event time it uses what was live, however the bars are cut.
 """
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from itertools import pairwise
 from typing import Protocol
 
@@ -66,6 +66,7 @@ class ModelSchedule:
         loader: ModelLoader,
         known: Sequence[ModelEventRecorded] = (),
         not_before_ns: int = BEGINNING_NS,
+        told: Collection[str] = (),
     ) -> None:
         """Begin with what the log says.
 
@@ -75,17 +76,19 @@ class ModelSchedule:
             loader: gives their versions.
             known: the events of this partition, in the order of the log.
             not_before_ns: first event time that nothing in the log depends on yet.
+            told: ids of the alerts in the log.
         """
         self._partition = partition
         self._models = tuple(sorted(models))
         self._loader = loader
         self._not_before_ns = not_before_ns
+        self._told = frozenset(told)
         self._newest_ns = -1
         self._spans: dict[str, list[ModelEventRecorded]] = {}
         self._counts: dict[str, int] = {}
         self._answered: set[str] = set()
-        self._refusals: dict[str, ModelEventRecorded] = {}
-        self._alerted: set[str] = set()
+        self._refusals: dict[str, set[tuple[str, str]]] = {}
+        self._alerts: dict[str, AlertRaised] = {}
         self._opened: dict[tuple[str, str], Scorer | str] = {}
         for event in known:
             if event.partition == partition and event.kind in _SCHEDULED:
@@ -107,9 +110,13 @@ class ModelSchedule:
 
         The first version counts from the beginning; a version that the registry made active while
         the lane was down counts behind all that the log holds; a version that is refused gives way
-        to the newest before it that loads.
+        to the newest before it that loads. An alert that belongs to a known event comes first if the
+        log lacks it: the event is durable before its alert, and a lane may die in between.
         """
-        made = self.on_commands(commands)
+        made: list[ModelEventRecorded | AlertRaised] = [
+            alert for alert in self._alerts.values() if alert.id not in self._told
+        ]
+        made += self.on_commands(commands)
         for model in self._models:
             made += self._follow_registry(model)
         return made
@@ -156,7 +163,7 @@ class ModelSchedule:
         if model not in self._models:
             reason = f"model must be one that votes here, {list(self._models)!r}; found {model!r}"
             # No alert: nothing that serves here is touched.
-            return [self._record(model, ModelEventKind.REFUSED, version, "", reason, command.id)]
+            return self._record(model, ModelEventKind.REFUSED, version, "", reason, command.id)
         if not version:
             return self._refuse(model, version, "command must name a version", command.id)
         # Asked for anew: what could not be loaded before may have been restored since.
@@ -165,7 +172,9 @@ class ModelSchedule:
         if isinstance(found, str):
             return self._refuse(model, version, found, command.id)
         kind = _KINDS[command.command]
-        return self._change(model, kind, found, command.reason, command.id)
+        return self._record(
+            model, kind, found.version, found.content_hash, command.reason, command.id
+        )
 
     def _follow_registry(self, model: str) -> list[ModelEventRecorded | AlertRaised]:
         spans, wanted = self._spans.get(model, []), self._loader.active_versions(model)
@@ -175,7 +184,7 @@ class ModelSchedule:
         if not wanted and live is not None:
             reason, version = "no version is active in the registry", live.version
             kind, content_hash = ModelEventKind.RETIRED, live.content_hash
-            return [self._record(model, kind, version, content_hash, reason, "")]
+            return self._record(model, kind, version, content_hash, reason, "")
         made: list[ModelEventRecorded | AlertRaised] = []
         for version in wanted:
             goes_on = live is not None and live.version == version
@@ -188,30 +197,19 @@ class ModelSchedule:
             if version != wanted[0]:
                 if not goes_on:
                     reason, kind = "what should serve was refused", ModelEventKind.ROLLED_BACK
-                    made.append(self._record(model, kind, version, found.content_hash, reason, ""))
-            elif not goes_on or model in self._alerted:
-                reason = "active in the registry"
-                made += self._change(model, ModelEventKind.ACTIVATED, found, reason, "")
+                    made += self._record(model, kind, version, found.content_hash, reason, "")
+            elif not goes_on or self._is_alerted(model):
+                reason, kind = "active in the registry", ModelEventKind.ACTIVATED
+                made += self._record(model, kind, version, found.content_hash, reason, "")
             break
         return made
-
-    def _change(
-        self, model: str, kind: ModelEventKind, found: Scorer, reason: str, cause: str
-    ) -> list[ModelEventRecorded | AlertRaised]:
-        """Record that a wanted version serves, and that an alert about the model is over."""
-        alerted = model in self._alerted
-        event = self._record(model, kind, found.version, found.content_hash, reason, cause)
-        return [event, _alert(event, resolved=True)] if alerted else [event]
 
     def _refuse(
         self, model: str, version: str, reason: str, cause: str
     ) -> list[ModelEventRecorded | AlertRaised]:
-        last = self._refusals.get(model)
-        if not cause and last is not None and (last.version, last.reason) == (version, reason):
-            return []  # Said at the last start; a lane that dies at once must not fill the log.
-        alerted = model in self._alerted
-        event = self._record(model, ModelEventKind.REFUSED, version, "", reason, cause)
-        return [event] if alerted else [event, _alert(event, resolved=False)]
+        if not cause and (version, reason) in self._refusals.get(model, ()):
+            return []  # Said at an earlier start; a lane that dies at once must not fill the log.
+        return self._record(model, ModelEventKind.REFUSED, version, "", reason, cause)
 
     def _record(
         self,
@@ -221,7 +219,8 @@ class ModelSchedule:
         content_hash: str,
         reason: str,
         cause: str,
-    ) -> ModelEventRecorded:
+    ) -> list[ModelEventRecorded | AlertRaised]:
+        """Return what happened, and the alert that it begins or ends."""
         spans = self._spans.get(model, [])
         last_ns = spans[-1].effective_from_ns if spans else BEGINNING_NS
         effective_ns = max(self._newest_ns + 1, self._not_before_ns, last_ns)
@@ -244,23 +243,34 @@ class ModelSchedule:
             reason=reason,
             event_time_ns=self._newest_ns if self._newest_ns >= 0 else effective_ns,
         )
-        self._note(event)
-        return event
+        alert = self._note(event)
+        return [event] if alert is None else [event, alert]
 
-    def _note(self, event: ModelEventRecorded) -> None:
-        model = event.model
+    def _note(self, event: ModelEventRecorded) -> AlertRaised | None:
+        """Take an event in; return the alert that it begins or ends, the same whenever it is asked."""
+        model, alerted = event.model, self._is_alerted(event.model)
         self._counts[model] = self._counts.get(model, 0) + 1
         if event.cause:
             self._answered.add(event.cause)
         if event.kind in _CHANGES:
             self._spans.setdefault(model, []).append(event)
         if event.kind is ModelEventKind.REFUSED:
-            self._refusals[model] = event
-            self._alerted.add(model)
-        elif event.kind is ModelEventKind.ACTIVATED or event.cause:
+            self._refusals.setdefault(model, set()).add((event.version, event.reason))
+            # Of a model that does not vote here nothing that serves is touched.
+            changed = not alerted and model in self._models
+        else:
             # A fallback of our own is no cure: the alert stays until what is wanted serves.
-            self._refusals.pop(model, None)
-            self._alerted.discard(model)
+            cured = event.kind is ModelEventKind.ACTIVATED or bool(event.cause)
+            if cured:
+                self._refusals.pop(model, None)
+            changed = cured and alerted
+        if not changed:
+            return None
+        self._alerts[model] = _alert(event, resolved=alerted)
+        return self._alerts[model]
+
+    def _is_alerted(self, model: str) -> bool:
+        return model in self._alerts and not self._alerts[model].resolved
 
     def _live_version(self, model: str) -> str:
         spans = self._spans.get(model, [])

@@ -135,10 +135,10 @@ class Polled:
         before = bisect_left(rows, time_ns, key=lambda row: int(times[row]))
         return self.rule(rows[before - 1]) if before else None
 
-    def newest(self) -> Iterable[tuple[SymbolKey, Ruling]]:
-        """Yield what was said about the last bar of each symbol."""
+    def newest(self, count: int) -> Iterable[tuple[SymbolKey, list[Ruling]]]:
+        """Yield what was said about the last `count` bars of each symbol, the newest last."""
         for key, rows in self._rows_of.items():
-            yield key, self.rule(rows[-1])
+            yield key, [self.rule(row) for row in rows[-count:]]
 
     def opinions(self) -> "OpinionRows":
         """Return the record of each bar, made when it is written: no decision waits for it."""

@@ -143,6 +143,8 @@ class VoteSettings(Section):
 
     score_min: float = Field(default=0.0, ge=-1.0, le=1.0)
     """An entry whose score is below this is denied (VOTE_AGAINST)."""
+    opinion_required: bool = True
+    """Whether an entry on which every enabled model is silent is denied too; without models it never is."""
     horizon_bars: int = Field(default=4, ge=1)
     """Bars after which the label of a vote closes; models of another horizon do not vote."""
     volatility_factor: float = Field(default=0.5, ge=0.0)

@@ -26,7 +26,7 @@ class Vote(Struct, frozen=True, kw_only=True):
     weight_configured: float | None = None
     """Weight that the settings ask for, before governance."""
     role: Name = "active"
-    """`active` if the vote counts, `shadow` if it is only recorded."""
+    """Standing of the version that votes: `active`; a version in the shadow casts no vote."""
 
 
 class SignalEmitted(Struct, frozen=True, kw_only=True):

@@ -10,6 +10,7 @@ from dataflows.cli import (
     models_bias,
     models_live,
     models_score,
+    models_trial,
     operate,
     report,
     runs,
@@ -30,6 +31,7 @@ for module in (demo, life, runs, explain, verify, report, operate, train, models
 models_score.register(models.models_app)
 models_bias.register(models.models_app)
 models_live.register(models.models_app)
+models_trial.register(models.models_app)
 
 
 def main() -> None:

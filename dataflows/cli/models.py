@@ -161,7 +161,7 @@ def add(
 ) -> None:
     """Take an artefact as a candidate; a model's first version serves if it passed its gate."""
     with reporting(as_json=as_json), refusing():
-        registry, stamp = _open(settings_for(), root, key, signer, reason)
+        registry, stamp = open_stamped(settings_for(), root, key, signer, reason)
         entry = registry.add(folder, stamp)
         if as_json:
             print_json({"ok": True} | _describe(entry, {}))
@@ -187,8 +187,8 @@ def activate(
     """Let a version serve, here and in the running lanes, without a restart."""
     with reporting(as_json=as_json), refusing():
         settings = settings_for(environment)
-        registry, stamp = _open(settings, root, key, signer, despite_gate or reason)
         sends = _sends(settings, environment, root)
+        registry, stamp = open_stamped(settings, root, key, signer, despite_gate or reason)
         change = None
         # What serves already may be sent again: lanes that were down did not answer the first time.
         if not (sends and registry.read().model(model).active == version):
@@ -216,11 +216,12 @@ def rollback(
     """Let the version before serve again, here and in the running lanes; prints the seconds it took."""
     with reporting(as_json=as_json), refusing():
         settings = settings_for(environment)
-        registry, stamp = _open(settings, root, key, signer, reason)
+        sends = _sends(settings, environment, root)
+        registry, stamp = open_stamped(settings, root, key, signer, reason)
         change = registry.rollback(model, stamp, to)
         adoption = (
             _command(settings, Command.ROLLBACK, model, change.version, reason, wait)
-            if _sends(settings, environment, root)
+            if sends
             else None
         )
         _report("rollback", model, change.version, change, adoption, as_json=as_json)
@@ -239,7 +240,7 @@ def prune(
     """Remove the oldest versions; what serves and what served before it always stays."""
     with reporting(as_json=as_json), refusing():
         settings = settings_for()
-        registry, stamp = _open(settings, root, key, signer, "pruned by the operator")
+        registry, stamp = open_stamped(settings, root, key, signer, "pruned by the operator")
         removed = registry.prune(stamp, keep or settings.registry.versions_kept)
         if as_json:
             print_json({"ok": True, "removed": removed})
@@ -276,9 +277,10 @@ def _signer(settings: Settings, key: Path | None, name: str) -> Any:
     return load_or_create_signer(settings.state_dir) if key is None else load_signer(key, name)
 
 
-def _open(
+def open_stamped(
     settings: Settings, root: Path | None, key: Path | None, name: str, reason: str
 ) -> tuple["Registry", "Stamp"]:
+    """Return a registry that may be changed, and the stamp of who changes it now and why."""
     from dataflows.registry import open_to_change  # noqa: PLC0415
     from infra.models.registry import Stamp  # noqa: PLC0415
 
@@ -287,10 +289,9 @@ def _open(
 
 
 def _sends(settings: Settings, environment: str | None, root: Path | None) -> bool:
-    """Return whether lanes are to be told: those that are named, or those that run on this registry."""
-    from dataflows.model_commands import is_voting  # noqa: PLC0415
+    from dataflows.model_commands import find_lanes  # noqa: PLC0415
 
-    return environment is not None or (root is None and is_voting(settings))
+    return find_lanes(settings, environment, root)
 
 
 def _command(

@@ -34,7 +34,8 @@ def bias(
     Reads what every model said about each of the last bars (`model.opinions`), signal or not. An
     action is what a model lifts most above its base rate. Stages are the models, the pooled opinion,
     and what the threshold leaves of it; one leans if more than 70 % of its calls (SELL or BUY, 30 at
-    least) go one way. Exit code 0: counted, 1: nothing to count or no broker, 2: usage.
+    least) go one way; what the market did meanwhile is not subtracted. Exit code 0: counted, 1:
+    nothing to count or no broker, 2: usage.
     """
     with reporting(as_json=as_json):
         from dataflows.bias import count_mixes, load_opinions, read_opinions  # noqa: PLC0415
@@ -52,7 +53,7 @@ def bias(
             )
             raise RuntimeError(msg)
         mixes = count_mixes(opinions)
-        biased = find_biased_stage(mixes, {})
+        biased = find_biased_stage(mixes)
         if as_json:
             found = {"ok": True, "asked": last, "opinions": len(opinions), "biased": biased}
             print_json(found | {"stages": [_describe(mix) for mix in mixes]})

@@ -30,11 +30,11 @@ class Status(StrEnum):
     CANDIDATE = "candidate"
     """Known, has not served."""
     SHADOW = "shadow"
-    """Votes without weight."""
+    """On trial: kept and scored beside what serves (`quantstream models score`); lanes load none."""
     ACTIVE = "active"
     """Serves."""
     RETIRED = "retired"
-    """Served once, does so no more."""
+    """Serves no more, or was given up before it did."""
 
 
 class FileEntry(Struct, frozen=True, kw_only=True):

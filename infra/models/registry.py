@@ -155,17 +155,26 @@ class Registry:
             earlier = before.earlier[: before.earlier.index(target)]
             return self._serve(draft, entry, earlier, "rollback")
 
-    def retire(self, model: str, stamp: Stamp) -> Change:
-        """Let no version of `model` serve; raises RegistryError if none does."""
+    def retire(self, model: str, version: str, stamp: Stamp) -> Change:
+        """Give a version up; if it serves, no version of `model` serves any more.
+
+        Raises RegistryError if it is unknown or retired already.
+        """
         with self._changing(stamp) as draft:
             before = draft.manifest.model(model)
-            draft.manifest.version(model, before.active)
-            after = with_status(before, before.active, Status.RETIRED, stamp.now_ns, stamp.reason)
-            after = replace(after, active="", earlier=(*before.earlier, before.active))
-            return draft.store(model, after, before.active, "retire")
+            if draft.manifest.version(model, version).status is Status.RETIRED:
+                msg = (
+                    f"version {version} of model {model!r} must not be retired yet; found it "
+                    "retired; nothing is to do"
+                )
+                raise RegistryError(msg)
+            after = with_status(before, version, Status.RETIRED, stamp.now_ns, stamp.reason)
+            if version == before.active:
+                after = replace(after, active="", earlier=(*before.earlier, version))
+            return draft.store(model, after, version, "retire")
 
     def shadow(self, model: str, version: str, stamp: Stamp) -> Change:
-        """Let a version vote without weight; raises RegistryError if it serves already."""
+        """Put a version on trial: it stays, and casts no vote; raises RegistryError if it serves."""
         with self._changing(stamp) as draft:
             before = draft.manifest.model(model)
             draft.manifest.version(model, version)
@@ -181,7 +190,7 @@ class Registry:
     def prune(self, stamp: Stamp, versions_kept: int) -> list[tuple[str, str]]:
         """Remove the oldest versions beyond `versions_kept` per model; return what was removed.
 
-        What serves, what served before it and what votes in the shadow stays.
+        What serves, what served before it and what is in the shadow stays.
         """
         with self._changing(stamp) as draft:
             return self._prune(draft, versions_kept)

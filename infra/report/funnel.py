@@ -16,7 +16,7 @@ MEANINGS: dict[DenialReason, str] = {
     DenialReason.STALE: "the symbol's newest tick was too old",
     DenialReason.POSITION_OPEN: "the strategy already held the symbol",
     DenialReason.NO_POSITION: "there was nothing to exit",
-    DenialReason.VOTE_AGAINST: "the weighted vote was below the least score",
+    DenialReason.VOTE_AGAINST: "the models' vote was below the least score, or all were silent",
     DenialReason.STOP_MISSING: "the signal proposed no usable protective stop",
     DenialReason.ORDER_RATE: "too many orders within a minute",
     DenialReason.DAILY_LOSS: "the day's loss limit was reached",

@@ -90,11 +90,7 @@ class Supervisor:
         Raises:
             RuntimeError: One already runs for this state folder, or it does not come up.
         """
-        if self.is_running():
-            msg = (
-                f"stack in {str(self._folder.parent)!r} already runs; stop it with quantstream down"
-            )
-            raise RuntimeError(msg)
+        self.require_stopped()
         make_private(self.log_folder)
         config = self._write_config(processes)
         command = [sys.executable, "-m", "supervisor.supervisord", "-c", str(config)]
@@ -117,6 +113,14 @@ class Supervisor:
                 msg = f"supervisor must answer within 20 s; see {str(self._folder / 'supervisord.log')!r}"
                 raise RuntimeError(msg)
             time.sleep(0.05)
+
+    def require_stopped(self) -> None:
+        """Raise RuntimeError if a supervisor runs for this state folder."""
+        if self.is_running():
+            msg = (
+                f"stack in {str(self._folder.parent)!r} already runs; stop it with quantstream down"
+            )
+            raise RuntimeError(msg)
 
     def add(self, process: ManagedProcess) -> None:
         """Start one more process in a running supervisor."""

@@ -45,6 +45,8 @@ class Portfolio:
         portfolio: PortfolioSettings,
         paper: PaperSettings,
         vote: VoteSettings,
+        *,
+        models_enabled: bool,
     ) -> None:
         self._account = account
         self._recorder = Recorder(account)
@@ -54,17 +56,24 @@ class Portfolio:
         )
         self._exits = ExitOwner(self._state)
         self._matching = Matching(self._state, self._exits)
-        limits = build_limits(portfolio, vote)
+        limits = build_limits(portfolio, vote, models_enabled=models_enabled)
         self._desk = DecisionDesk(self._state, self._exits, self._matching, limits)
         self._controls: list[tuple[int, ControlCommanded]] = []
         self._controls_seen: set[str] = set()
         self._worst_provenance = len(PROVENANCE_CODES) - 1
         self._leg_event: tuple[EventKey, Leg] | None = None
 
-    def adopt(self, portfolio: PortfolioSettings, paper: PaperSettings, vote: VoteSettings) -> None:
+    def adopt(
+        self,
+        portfolio: PortfolioSettings,
+        paper: PaperSettings,
+        vote: VoteSettings,
+        *,
+        models_enabled: bool,
+    ) -> None:
         """Go on under these limits and venue rules: a snapshot must not keep older ones in force."""
         self._state.venue = PaperVenue(paper)
-        limits = build_limits(portfolio, vote)
+        limits = build_limits(portfolio, vote, models_enabled=models_enabled)
         self._desk = DecisionDesk(self._state, self._exits, self._matching, limits)
 
     @property

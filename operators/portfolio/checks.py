@@ -22,6 +22,10 @@ from schemas.trading import CheckMeasured, CheckVerdict, DenialReason, Verdict
 MILLISECOND_NS = 1_000_000
 PRICE_MAX = 1e15
 """No price of any market; a larger one is a broken number."""
+NO_MODELS = "no models"
+"""Measured vote where the settings enable no model: there is nobody to ask."""
+NO_OPINION = "no opinion"
+"""Measured vote where models are enabled and none said anything that counts."""
 
 Measure = tuple[str, str, bool]
 """Measured value, limit, and whether the value is known and within the limit."""
@@ -42,6 +46,9 @@ class EntryLimits(Struct, frozen=True, kw_only=True):
     stale_after_ns: int
     trade_from_ns: int
     score_min: float
+    opinion_required: bool
+    """Whether an entry needs what a model thinks; never asked of a run without models."""
+    models_enabled: bool
     provenances: frozenset[Provenance]
     provenances_text: str
 
@@ -86,8 +93,10 @@ class Proposal(Struct, frozen=True, kw_only=True):
     """From the reference down to the stop."""
 
 
-def build_limits(portfolio: PortfolioSettings, vote: VoteSettings) -> EntryLimits:
-    """Return the limits of the settings.
+def build_limits(
+    portfolio: PortfolioSettings, vote: VoteSettings, *, models_enabled: bool
+) -> EntryLimits:
+    """Return the limits of the settings; `models_enabled` tells whether any model may vote.
 
     Raises:
         ValueError: `trade_from` is no ISO time.
@@ -103,6 +112,8 @@ def build_limits(portfolio: PortfolioSettings, vote: VoteSettings) -> EntryLimit
         stale_after_ns=portfolio.stale_after_ms * MILLISECOND_NS,
         trade_from_ns=_iso_ns(portfolio.trade_from),
         score_min=vote.score_min,
+        opinion_required=vote.opinion_required,
+        models_enabled=models_enabled,
         provenances=frozenset(map(Provenance, portfolio.provenances)),
         provenances_text=" ".join(portfolio.provenances),
     )
@@ -253,10 +264,16 @@ def _position_open(proposal: Proposal) -> Measure:
 
 
 def _vote_against(proposal: Proposal) -> Measure:
-    score, limit = proposal.facts.signal.score, proposal.limits.score_min
+    signal, limits = proposal.facts.signal, proposal.limits
+    score, limit = signal.score, limits.score_min
     known = isinstance(score, int | float) and math.isfinite(score)
-    text = repr(float(score)) if known else UNKNOWN
-    return (text, repr(limit), known and score >= limit)
+    passed = known and score >= limit
+    if signal.probability_buy is not None or not known:
+        return (repr(float(score)) if known else UNKNOWN, repr(limit), passed)
+    if not limits.models_enabled:
+        return (NO_MODELS, repr(limit), passed)
+    # The score of a silent vote is 0, which must not pass for a vote that is undecided.
+    return (NO_OPINION, repr(limit), passed and not limits.opinion_required)
 
 
 def _stop_missing(proposal: Proposal) -> Measure:

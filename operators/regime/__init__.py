@@ -5,7 +5,6 @@ from operators.regime.machine import Hysteresis, RegimeMachine, RegimeState
 from operators.regime.sources import (
     NO_CALL,
     Calls,
-    RegimeModel,
     RegimeRule,
     RegimeSource,
     RuleNumbers,
@@ -19,7 +18,6 @@ __all__ = [
     "Calls",
     "Hysteresis",
     "RegimeMachine",
-    "RegimeModel",
     "RegimeRule",
     "RegimeSource",
     "RegimeState",

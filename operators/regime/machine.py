@@ -74,20 +74,9 @@ class RegimeMachine:
     def state(self, state: RegimeState) -> None:
         self._series = state.series
         if state.source != _identify(self._source):
-            self._forget_candidates()
-
-    def adopt(self, source: RegimeSource) -> None:
-        """Take the calls of the next bars from `source`; what is confirmed stands until it differs.
-
-        Calls of the source before confirm nothing of the new one.
-        """
-        self._source = source
-        self._forget_candidates()
-
-    def regime(self, venue: str, symbol: str) -> Regime:
-        """Return the confirmed regime of a series."""
-        known = self._series.get((venue, symbol, self.timeframe))
-        return Regime.UNKNOWN if known is None else _regime(known.confirmed)
+            # Calls of the source before confirm nothing of the new one; what is confirmed stands.
+            for known in self._series.values():
+                known.candidate, known.confirmations = NO_CALL, 0
 
     def on_features(self, frame: pl.DataFrame | BarColumns) -> list[ContextObserved]:
         """Return the records of closed bars, sorted by (event time, venue, symbol).
@@ -129,10 +118,6 @@ class RegimeMachine:
         known.confirmed, known.since_ns = code, time_ns
         known.candidate, known.confirmations = NO_CALL, 0
         return True
-
-    def _forget_candidates(self) -> None:
-        for known in self._series.values():
-            known.candidate, known.confirmations = NO_CALL, 0
 
     def _explain(self, before: int, known: SeriesRegime, code: int, inputs: FloatArray) -> str:
         numbers = ", ".join(

@@ -1,8 +1,7 @@
-"""Who says which regime a bar looks like: a rule with fixed thresholds, or a served model."""
+"""Who says which regime a bar looks like: a rule with fixed thresholds, or a model that is judged offline."""
 
 from collections.abc import Sequence
 from hashlib import sha256
-from math import isfinite
 from typing import Protocol
 
 import msgspec
@@ -13,7 +12,6 @@ from msgspec import Struct
 from schemas.regime import REGIMES, RG11, Regime
 
 FloatArray = npt.NDArray[np.float64]
-Float32Array = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
 
 NO_CALL = -1
@@ -21,7 +19,6 @@ NO_CALL = -1
 
 _CODES = {regime: code for code, regime in enumerate(REGIMES)}
 _SLOPE, _RANGE = RG11.names.index("sma_50_slope"), RG11.names.index("true_range_ratio")
-_SUM_TOLERANCE = 1e-3
 
 
 class Calls(Struct, frozen=True, kw_only=True):
@@ -115,78 +112,13 @@ class RegimeRule:
         )
 
 
-class RegimeScorer(Protocol):
-    """A loaded regime model whose bytes were verified."""
-
-    @property
-    def version(self) -> str:
-        """Version of the model."""
-
-    @property
-    def content_hash(self) -> str:
-        """SHA-256 (hex) of the exact bytes that score."""
-
-    @property
-    def feature_schema_hash(self) -> str:
-        """Hash of the feature schema that the model was trained on."""
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """Names of the probability columns."""
-
-    def score(self, matrix: Float32Array) -> FloatArray:
-        """Return (rows, 5) probabilities of `REGIMES` for (rows, 11) inputs."""
-
-
-class RegimeModel:
-    """A served model whose calls weigh each probability against the regime's usual share.
+def call_by_lift(probabilities: FloatArray, usual_shares: Sequence[float]) -> Calls:
+    """Return the calls of a model's (rows, 5) probabilities; a row with a NaN has none.
 
     A regime that is rare is never the likeliest of five; it is called where it is much likelier than
     usual: the call is the largest of `probability / sqrt(usual share)`, and its part of their sum is
-    the strength. The probabilities that it reports are the model's own.
-
-    Raises `ValueError` on construction if the model reads or answers anything else, or the shares
-    are not five numbers above zero.
+    the strength. The probabilities are reported as they are.
     """
-
-    def __init__(self, name: str, scorer: RegimeScorer, usual_shares: Sequence[float]) -> None:
-        self.name, self._scorer = name, scorer
-        self.version, self.content_hash = scorer.version, scorer.content_hash
-        self._require("feature schema hash", RG11.schema_hash, scorer.feature_schema_hash)
-        self._require("classes", tuple(REGIMES), scorer.classes)
-        self._shares = list(usual_shares)
-        if len(self._shares) != len(REGIMES) or not all(
-            isfinite(p) and p > 0 for p in self._shares
-        ):
-            self._require("usual shares", "five numbers above zero", self._shares)
-
-    def call(self, inputs: FloatArray) -> Calls:
-        """Return the calls for (rows, 11) inputs; a row with a missing or wild input has none."""
-        with np.errstate(over="ignore"):  # what is too wide becomes infinite, and is no call
-            narrow = inputs.astype(np.float32)
-        usable = np.flatnonzero(np.isfinite(narrow).all(axis=1))
-        probabilities = np.full((len(inputs), len(REGIMES)), np.nan)
-        if len(usable):
-            probabilities[usable] = self._score(narrow[usable])
-        return call_by_lift(probabilities, self._shares)
-
-    def _score(self, inputs: Float32Array) -> FloatArray:
-        found = self._scorer.score(inputs)
-        whole = np.abs(found.sum(axis=1) - 1.0) <= _SUM_TOLERANCE
-        sound = whole & ((found >= 0.0) & (found <= 1.0)).all(axis=1)
-        return np.where(sound[:, None], found, np.nan)
-
-    def _require(self, subject: str, expected: object, found: object) -> None:
-        if expected != found:
-            msg = (
-                f"{subject} of regime model {self.name!r} must be {expected!r}; found {found!r}; "
-                f"train the model again or choose the artefact that fits"
-            )
-            raise ValueError(msg)
-
-
-def call_by_lift(probabilities: FloatArray, usual_shares: Sequence[float]) -> Calls:
-    """Return the calls of (rows, 5) probabilities, NaN rows without one; see `RegimeModel`."""
     weighted = probabilities / np.sqrt(np.array(usual_shares))
     known = np.isfinite(weighted).all(axis=1)
     codes = np.full(len(weighted), NO_CALL, dtype=np.int64)

@@ -1,7 +1,7 @@
 """One vote from many models: pooling, agreement, edge, and the governance of the weights."""
 
 from operators.vote.agreement import CLASSES, Agreement
-from operators.vote.ballots import ActionMix, Ballots, count_mix, find_biased_stage
+from operators.vote.ballots import ActionMix, count_mix, find_biased_stage
 from operators.vote.build import build_rule
 from operators.vote.edge import TradingCosts
 from operators.vote.facts import VoterFact, build_event
@@ -13,7 +13,6 @@ __all__ = [
     "CLASSES",
     "ActionMix",
     "Agreement",
-    "Ballots",
     "Candidate",
     "GovernanceRule",
     "LabelRule",

@@ -1,17 +1,14 @@
 """What was said lately, voter by voter and stage by stage: does a stage lean to one action?"""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 from msgspec import Struct
 
-IntArray = npt.NDArray[np.int64]
-
 ACTIONS = ("sell", "hold", "buy")
 POOLED, DECIDED = "pooled", "after threshold"
 """Stages behind the voters: the pooled opinion, and what is left of it above the threshold."""
-BALLOTS_MAX = 1000
 BIAS_MIN = 0.70
 """Share of the directional calls above which one direction is a bias."""
 CALLS_MIN = 30
@@ -53,32 +50,6 @@ class ActionMix(Struct, frozen=True, kw_only=True):
         return self.sell / self.calls if self.calls else None
 
 
-class Ballots(Struct):
-    """The last `BALLOTS_MAX` stances per voter and stage, as a ring; picklable."""
-
-    stances: npt.NDArray[np.int8]
-    """(ballots, voters + 2): 0 sell, 1 hold, 2 buy, -1 abstained; the last two are the stages."""
-    cast: int = 0
-
-    @classmethod
-    def none(cls, voters: int) -> "Ballots":
-        """Return an empty ring."""
-        return cls(np.full((BALLOTS_MAX, voters + 2), -1, dtype=np.int8))
-
-    def add(self, voters: IntArray, pooled: IntArray, decided: IntArray) -> None:
-        """Take the stances of one close: (rows, voters), (rows,) and (rows,)."""
-        rows = np.column_stack([voters, pooled, decided])[-BALLOTS_MAX:]
-        places = np.arange(self.cast, self.cast + len(rows)) % BALLOTS_MAX
-        self.stances[places] = rows
-        self.cast += len(rows)
-
-    def mixes(self, names: Sequence[str]) -> list[ActionMix]:
-        """Return the mix of every voter and stage over the ballots that are kept."""
-        kept = self.stances[: min(self.cast, BALLOTS_MAX)]
-        stages = [*names, POOLED, DECIDED]
-        return [count_mix(stage, kept[:, i]) for i, stage in enumerate(stages)]
-
-
 def count_mix(stage: str, stances: npt.NDArray[np.integer]) -> ActionMix:
     """Return the mix of `stances` (0 sell, 1 hold, 2 buy, anything else abstained)."""
     sell, hold, buy = (int((stances == i).sum()) for i in range(3))
@@ -87,21 +58,16 @@ def count_mix(stage: str, stances: npt.NDArray[np.integer]) -> ActionMix:
     )
 
 
-def find_biased_stage(mixes: Sequence[ActionMix], labels: Mapping[str, int]) -> str | None:
-    """Return the first stage of `mixes` that adds bias, in words; None if none does.
+def find_biased_stage(mixes: Sequence[ActionMix]) -> str | None:
+    """Return the first stage of `mixes` that leans to a side, in words; None if none does.
 
-    A stage is biased if one direction has more than `BIAS_MIN` of its calls, of which there must be
-    `CALLS_MIN`; voters come first, so a bias of the pool is named only where no voter brought it in.
-    `labels` counts what really happened by action ("sell", "buy"): where the market itself went one
-    way more than that, following it is no bias.
+    A stage leans if one direction has more than `BIAS_MIN` of its calls, of which there must be
+    `CALLS_MIN`; voters come first, so the pool is named only where no voter leans. What the market did
+    meanwhile is not subtracted: where it went one way, following it counts as leaning too.
     """
-    happened = labels.get("sell", 0) + labels.get("buy", 0)
-    allowed = BIAS_MIN
-    if happened:
-        allowed = max(allowed, max(labels.get("sell", 0), labels.get("buy", 0)) / happened)
     for mix in mixes:
         share = mix.direction_share
-        if share is not None and share > allowed and mix.calls >= CALLS_MIN:
+        if share is not None and share > BIAS_MIN and mix.calls >= CALLS_MIN:
             side = "SELL" if mix.sell > mix.buy else "BUY"
             return f"{mix.stage}: {share:.0%} of its {mix.calls} calls are {side}"
     return None

@@ -121,9 +121,17 @@ class WeightGovernor:
         return np.asarray(counts / counts.sum(), dtype=np.float64)
 
     def begin_anew(self, voter: int, *, trusted: bool, time_ns: int) -> list[VoterFact]:
-        """Forget a voter's record because another version of it votes from `time_ns` on."""
+        """Forget a voter's record because another version of it votes from `time_ns` on.
+
+        One that is trusted begins at the mean merit of the others off the floor: what they earned
+        since the start is no evidence about it, neither against nor for it.
+        """
         state = self.state
         state.records.forget(voter)
+        others = ~state.on_floor
+        others[voter] = False
+        if trusted and others.any():
+            state.records.merit[voter] = state.records.merit[others].mean()
         state.drifts[voter] = LossDrift()
         state.told_scored[voter] = 0
         state.on_floor[voter] = not trusted

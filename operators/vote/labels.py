@@ -6,6 +6,8 @@ that ends the horizon, never before (triple barrier after M. Lopez de Prado, *Ad
 Machine Learning*, 2018, ch. 3, with closes that touch).
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 from msgspec import Struct
@@ -123,3 +125,10 @@ def find_bounds(times_ns: IntArray) -> list[int]:
     """Return where each close begins among the bars of some closes, and the end."""
     changes = (np.flatnonzero(times_ns[1:] != times_ns[:-1]) + 1).tolist()
     return [0, *changes, len(times_ns)] if len(times_ns) else [0]
+
+
+def order_rows(codes: IntArray, names: Sequence[tuple[str, str]]) -> IntArray:
+    """Return the rows in order of venue and symbol, however they came in; `names` is by code."""
+    listed = codes.tolist()
+    order = sorted(range(len(listed)), key=lambda row: names[listed[row]])
+    return np.array(order, dtype=np.int64)

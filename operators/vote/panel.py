@@ -14,16 +14,23 @@ from operators.vote.agreement import (
     find_confidence,
     find_directions,
     find_leans,
-    find_stances,
     scale_scores,
 )
-from operators.vote.ballots import Ballots
 from operators.vote.edge import TradingCosts, expected_edges_bps, expected_move_bps
 from operators.vote.facts import VoterFact
 from operators.vote.governance import Candidate, GovernanceRule, GovernorState, WeightGovernor
-from operators.vote.labels import HOLD, UNKNOWN, LabelRule, OpenLabels, Settled, find_bounds
+from operators.vote.labels import (
+    HOLD,
+    UNKNOWN,
+    LabelRule,
+    OpenLabels,
+    Settled,
+    find_bounds,
+    order_rows,
+)
 from operators.vote.pooling import find_present, pool_opinions, spread_weights
 from operators.vote.track_record import SettledOpinions
+from schemas.models import ModelEventKind
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -103,7 +110,6 @@ class PanelState(Struct):
     """Of the newest close, until a later one shows that it is complete."""
     governor: GovernorState
     multipliers: Multipliers
-    ballots: Ballots
     time_ns: int = -1
     """Newest close."""
 
@@ -128,7 +134,6 @@ class VotePanel:
             lessons=[],
             governor=self._governor.state,
             multipliers=Multipliers.fresh(),
-            ballots=Ballots.none(count),
         )
         self._facts: list[VoterFact] = []
 
@@ -136,11 +141,6 @@ class VotePanel:
     def voters(self) -> tuple[str, ...]:
         """Names of the voters, in the order of every array."""
         return tuple(one.name for one in self._governor.candidates)
-
-    @property
-    def fingerprint(self) -> str:
-        """Return what must be equal for a remembered state to be continued."""
-        return f"{','.join(self.voters)}/{self.rule}"
 
     @property
     def state(self) -> PanelState:
@@ -153,19 +153,27 @@ class VotePanel:
         self._governor.state = state.governor
 
     @property
-    def ballots(self) -> Ballots:
-        """The last stances, for the action mix."""
-        return self._state.ballots
-
-    @property
     def governor(self) -> WeightGovernor:
         """Weights, standing and reasons in effect."""
         return self._governor
 
     def take_facts(self) -> list[VoterFact]:
-        """Return what happened to the voters since the last call, in order, and forget it."""
+        """Return what happened to the voters since the last call, in order, and forget it.
+
+        Of the weights that a voter was given at one close only the last ones count.
+        """
         facts, self._facts = self._facts, []
-        return facts
+        newest = {
+            (fact.model, fact.effective_from_ns): fact
+            for fact in facts
+            if fact.kind is ModelEventKind.WEIGHTS
+        }
+        return [
+            fact
+            for fact in facts
+            if newest.get((fact.model, fact.effective_from_ns), fact) is fact
+            or fact.kind is not ModelEventKind.WEIGHTS
+        ]
 
     def begin_anew(self, voter: str, *, trusted: bool, time_ns: int) -> None:
         """Forget what another version of `voter` said; `time_ns` is the first close of the new one."""
@@ -261,18 +269,13 @@ class VotePanel:
         settled, slots = state.labels.advance(codes, closes, volatilities)
         if len(settled.rows):
             state.lessons.append(_take_lesson(state.open, settled))
-        prior, at = opinion.priors, (codes, slots)
+        at = (codes, slots)
         state.open.probabilities[at] = said
-        state.open.priors[at] = prior
+        state.open.priors[at] = opinion.priors
         state.open.deviations[at] = volatilities * self.rule.label.horizon_bars**0.5
         state.open.codes[at] = opinion.agreements
         state.open.directions[at] = opinion.directions
         state.open.confidence[at] = opinion.confidence
-        state.ballots.add(
-            find_stances(said, prior[:, None, :]),
-            find_stances(opinion.probabilities, prior),
-            opinion.stances,
-        )
 
     def _make_room(self, count: int) -> None:
         held = self._state.open
@@ -322,8 +325,7 @@ def _take_lesson(held: _Open, settled: Settled) -> _Lesson:
 def _merge(lessons: list[_Lesson], names: list[SymbolKey]) -> _Lesson:
     """Return all lessons of one close in order of venue and symbol, however they came in."""
     codes = np.concatenate([one.codes for one in lessons])
-    listed = codes.tolist()
-    order = sorted(range(len(listed)), key=lambda i: names[listed[i]])
+    order = order_rows(codes, names)
     opinions = {
         name: np.concatenate([getattr(one.opinions, name) for one in lessons])[order]
         for name in SettledOpinions.__struct_fields__

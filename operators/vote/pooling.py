@@ -20,6 +20,8 @@ _RAW_MIN = 1e-12
 """Share of the greatest raw weight that a raw weight counts as at least, so that all have a ratio."""
 
 _SUM_TOLERANCE = 1e-9
+_SAID_SUM_TOLERANCE = 1e-3
+"""Single-precision models round; what is further from 1 than this is no distribution."""
 
 
 def project_weights(raw: FloatArray, floor: float, cap: float) -> FloatArray:
@@ -72,13 +74,13 @@ def spread_weights(weights: FloatArray, present: BoolArray, floor: float, cap: f
 
 
 def find_present(probabilities: FloatArray) -> BoolArray:
-    """Return which voters (rows, voters) gave a distribution; anything else abstains."""
+    """Return which of `probabilities` (..., 3) are distributions; anything else abstains."""
     sell, hold, buy = (probabilities[..., i] for i in range(3))
     # Comparisons with NaN are false: what must hold is asked.
     total = sell + hold + buy
     with np.errstate(invalid="ignore"):
-        within = (sell >= 0.0) & (hold >= 0.0) & (buy >= 0.0)
-        return np.asarray(within & (np.abs(total - 1.0) <= 1e-3), dtype=np.bool_)
+        within = ((probabilities >= 0.0) & (probabilities <= 1.0)).all(axis=-1)
+        return np.asarray(within & (np.abs(total - 1.0) <= _SAID_SUM_TOLERANCE), dtype=np.bool_)
 
 
 def pool_opinions(probabilities: FloatArray, weights: FloatArray) -> FloatArray:

@@ -1,5 +1,6 @@
 """What the signal machine asks of a model that votes."""
 
+from collections.abc import Sequence
 from typing import ClassVar, Protocol
 
 import numpy as np
@@ -14,6 +15,8 @@ FloatArray = npt.NDArray[np.float64]
 
 INPUT_MAX = 1e6
 """A model input beyond this is out of range: scale-free inputs are of the order of 1 to 100."""
+
+_STANCES = (Stance.SELL, Stance.HOLD, Stance.BUY)
 
 
 class Answers(Protocol):
@@ -74,6 +77,13 @@ def abstain(name: str, kind: str, version: str, content_hash: str, reason: str) 
         weight=0.0,
         reason=reason,
     )
+
+
+def choose_stance(probabilities: Sequence[float]) -> Stance:
+    """Return the most probable of sell, hold, buy; two equal winners are no opinion: HOLD."""
+    best = max(probabilities)
+    winners = [one for one, p in zip(_STANCES, probabilities, strict=True) if p == best]
+    return winners[0] if len(winners) == 1 else Stance.HOLD
 
 
 def name_unusable(schema: FeatureSchema, vector: FloatArray) -> str:

@@ -1,6 +1,6 @@
 """From settings to voters."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from operators.vote import LabelRule
 from operators.voters.base import Learner
@@ -32,9 +32,15 @@ def build_served(settings: Mapping[str, ModelSettings], horizon_bars: int) -> li
 
 
 def build_learners(
-    settings: Mapping[str, ModelSettings], label: LabelRule, archive: LearnerArchive | None = None
+    settings: Mapping[str, ModelSettings],
+    label: LabelRule,
+    open_archive: Callable[[str], LearnerArchive] | None = None,
 ) -> list[Learner]:
-    """Return the enabled voters that learn online, sorted by name; `archive` keeps the large ones."""
+    """Return the enabled voters that learn online, sorted by name.
+
+    `open_archive` returns where the voter of that name, and no other, keeps what is too large for a
+    snapshot: with a shared one the quickest would push out what the others still name.
+    """
     return [
         _LEARNERS[chosen.learner](
             name,
@@ -43,7 +49,7 @@ def build_learners(
             label=label,
             warm_up_events=chosen.warm_up_events,
             weight=chosen.weight,
-            archive=archive,
+            archive=None if open_archive is None else open_archive(name),
         )
         for name, chosen in sorted(settings.items())
         if chosen.enabled and chosen.kind == "river"

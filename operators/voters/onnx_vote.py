@@ -1,23 +1,18 @@
 """The vote of a served model: three probabilities, or an abstention that says why."""
 
-from collections.abc import Sequence
 from typing import ClassVar, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from operators.features import SequenceBatch
-from operators.voters.base import FloatArray, abstain, find_usable, name_unusable
+from operators.vote.pooling import find_present
+from operators.voters.base import FloatArray, abstain, choose_stance, find_usable, name_unusable
 from schemas.features import FeatureSchema, SequenceSchema
-from schemas.fields import Stance
 from schemas.signals import Vote
 
 Float32Array = npt.NDArray[np.float32]
 BoolArray = npt.NDArray[np.bool_]
-
-_STANCES = (Stance.SELL, Stance.HOLD, Stance.BUY)
-_SUM_TOLERANCE = 1e-3
-"""How far three float32 probabilities may sum beside 1."""
 
 
 class Scorer(Protocol):
@@ -105,6 +100,11 @@ class OnnxVoter:
         self.name, self.model, self.timeframe, self.weight = name, model, timeframe, weight
         self.horizon_bars = horizon_bars
 
+    @property
+    def fingerprint(self) -> str:
+        """Return what must be equal, but for the version, for its record to be continued."""
+        return f"{self.kind}/{self.timeframe}/{self.horizon_bars}"
+
     def answer(
         self, scorer: Scorer | None, reason: str, inputs: ModelInputs, rows: slice
     ) -> "OnnxAnswers":
@@ -147,7 +147,7 @@ class OnnxAnswers:
             usable = np.flatnonzero(inputs.usable(scorer.feature_schema_hash)[rows])
             self._score(scorer, usable)
         self.probabilities = self._raw.copy()
-        self.probabilities[~_find_distributions(self._raw)] = np.nan
+        self.probabilities[~find_present(self._raw)] = np.nan
 
     def _score(self, scorer: Scorer, chosen: npt.NDArray[np.int64]) -> None:
         if not len(chosen):
@@ -184,17 +184,3 @@ class OnnxAnswers:
             weight=0.0,
             reason=f"sell {sell:.4f}, hold {hold:.4f}, buy {buy:.4f}",
         )
-
-
-def choose_stance(probabilities: Sequence[float]) -> Stance:
-    """Return the most probable of sell, hold, buy; two equal winners are no opinion: HOLD."""
-    best = max(probabilities)
-    winners = [one for one, p in zip(_STANCES, probabilities, strict=True) if p == best]
-    return winners[0] if len(winners) == 1 else Stance.HOLD
-
-
-def _find_distributions(found: FloatArray) -> BoolArray:
-    # Comparisons with NaN are false: what must hold is asked.
-    with np.errstate(invalid="ignore"):
-        within = ((found >= 0.0) & (found <= 1.0)).all(axis=1)
-        return np.asarray(within & (np.abs(found.sum(axis=1) - 1.0) <= _SUM_TOLERANCE))

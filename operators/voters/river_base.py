@@ -7,14 +7,14 @@ Labels of one close are learnt in order of venue and symbol.
 
 A tree is too large for every snapshot. The state holds a base, the pickled learner as it was some
 hundred events ago, and the events since; a restart loads the base and learns them again, bit for bit.
-With a `LearnerArchive` the state holds only the hash of the base.
+With a `LearnerArchive` the state holds only the hash of the base; a learner that makes a new base of
+every close is small, and its base stays in the state.
 """
 
 import pickle
 from abc import ABC, abstractmethod
 from hashlib import sha256
 from itertools import pairwise
-from math import isfinite, log
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
@@ -23,10 +23,9 @@ import river
 from msgspec import Struct
 
 from operators.bar_columns import BarColumns
-from operators.vote.labels import UNKNOWN, LabelRule, OpenLabels, find_bounds
-from operators.voters.base import FloatArray, abstain, find_usable, name_unusable
+from operators.vote.labels import UNKNOWN, LabelRule, OpenLabels, find_bounds, order_rows
+from operators.voters.base import FloatArray, abstain, choose_stance, find_usable, name_unusable
 from schemas.features import FeatureSchema
-from schemas.fields import Stance
 from schemas.signals import Vote
 
 IntArray = npt.NDArray[np.int64]
@@ -34,9 +33,6 @@ Sample = dict[str, float]
 
 VOLATILITY = "volatility_30"
 """The input that the band of a label is made of."""
-
-_STANCES = (Stance.SELL, Stance.HOLD, Stance.BUY)
-_PROBABILITY_MIN = 1e-4
 
 
 class LearnerArchive(Protocol):
@@ -56,10 +52,6 @@ class Lesson(Struct, frozen=True):
     labels: IntArray
     inputs: FloatArray
     """(rows, features)"""
-    predicted: FloatArray
-    """(rows, 3); NaN where the learner abstained."""
-    priors: FloatArray
-    """(rows, 3): class shares at the time of the prediction."""
 
 
 class LearnerState(Struct, kw_only=True):
@@ -69,9 +61,6 @@ class LearnerState(Struct, kw_only=True):
     labels: OpenLabels
     inputs: FloatArray
     """(series, slots, features) of the bars whose horizon is open."""
-    predicted: FloatArray
-    """(series, slots, 3)"""
-    priors: FloatArray
     newest: list[Lesson]
     """Settled by the newest close; a later call may bring more of the same close."""
     due: Lesson | None = None
@@ -88,9 +77,6 @@ class LearnerState(Struct, kw_only=True):
     """Count, hash and class counts before the lesson learnt last."""
     learnt_at_ns: int = -1
     """Newest close when it was learnt."""
-    scored: int = 0
-    loss_sum: float = 0.0
-    prior_loss_sum: float = 0.0
     time_ns: int = -1
 
 
@@ -108,7 +94,7 @@ class RiverVoter(ABC):
     shrinkage: ClassVar[float]
     """Share of the running class prior in every prediction."""
     events_per_base: ClassVar[int]
-    """A new base is made when so many events were learnt since the last one."""
+    """A new base is made when so many events were learnt since the last one; 0: at every close."""
 
     def __init__(
         self,
@@ -132,8 +118,6 @@ class RiverVoter(ABC):
             series={},
             labels=OpenLabels.none(label),
             inputs=np.zeros((0, label.horizon_bars, len(schema))),
-            predicted=np.zeros((0, label.horizon_bars, 3)),
-            priors=np.zeros((0, label.horizon_bars, 3)),
             newest=[],
             class_counts=np.ones(3),
         )
@@ -156,7 +140,8 @@ class RiverVoter(ABC):
         a snapshot names must outlive them.
         """
         state = self._state
-        if self._archive is not None and state.base and isinstance(state.base, bytes):
+        large = self.events_per_base > 0
+        if large and self._archive is not None and state.base and isinstance(state.base, bytes):
             state.base = self._archive.put(state.base)
         return state
 
@@ -176,30 +161,9 @@ class RiverVoter(ABC):
         """Events learnt so far."""
         return self._state.learnt
 
-    @property
-    def scored_count(self) -> int:
-        """Predictions whose label has become known."""
-        return self._state.scored
-
-    @property
-    def log_loss(self) -> float | None:
-        """Mean prequential log-loss in nats over `scored_count`; None before the first."""
-        state = self._state
-        return state.loss_sum / state.scored if state.scored else None
-
-    @property
-    def prior_log_loss(self) -> float | None:
-        """The same of the running class prior, on the same labels."""
-        state = self._state
-        return state.prior_loss_sum / state.scored if state.scored else None
-
     def answer(self, bars: BarColumns, inputs: FloatArray) -> "LearnerAnswers":
         """Predict every one of `bars` in order."""
         return LearnerAnswers(self, inputs, *self._predict_all(bars, inputs))
-
-    def opine(self, bars: BarColumns, inputs: FloatArray) -> FloatArray:
-        """Predict every one of `bars` in order; return (bars, 3), NaN where it abstains."""
-        return self._predict_all(bars, inputs)[0]
 
     def settle(self) -> None:
         """Learn what the close before the newest one settled; when it happens changes no vote."""
@@ -240,9 +204,7 @@ class RiverVoter(ABC):
                     predicted[row] = self._predict(inputs[row])
             counts += [state.learnt] * (end - start)
             chains += [state.chain] * (end - start)
-            self._remember(
-                codes[group], closes[group], inputs[group], usable[group], predicted[group]
-            )
+            self._remember(codes[group], closes[group], inputs[group], usable[group])
         return predicted, counts, chains
 
     def _open_close(self, time_ns: int) -> None:
@@ -256,7 +218,6 @@ class RiverVoter(ABC):
         self.settle()
         if state.newest:
             state.due = _merge(state.newest, list(state.series))
-            self._score(state.due)
             state.newest = []
         state.time_ns = time_ns
 
@@ -308,7 +269,6 @@ class RiverVoter(ABC):
         closes: FloatArray,
         inputs: FloatArray,
         usable: npt.NDArray[np.bool_],
-        predicted: FloatArray,
     ) -> None:
         state = self._state
         volatilities = np.where(usable, inputs[:, self._volatility], np.nan)
@@ -322,23 +282,9 @@ class RiverVoter(ABC):
                     held[0],
                     settled.labels[known],
                     state.inputs[held],
-                    state.predicted[held],
-                    state.priors[held],
                 )
             )
         state.inputs[codes, slots] = inputs
-        state.predicted[codes, slots] = predicted
-        state.priors[codes, slots] = state.class_counts / state.class_counts.sum()
-
-    def _score(self, lesson: Lesson) -> None:
-        state = self._state
-        for predicted, prior, label in zip(
-            lesson.predicted.tolist(), lesson.priors.tolist(), lesson.labels.tolist(), strict=True
-        ):
-            if isfinite(predicted[label]):
-                state.scored += 1
-                state.loss_sum -= log(max(predicted[label], _PROBABILITY_MIN))
-                state.prior_loss_sum -= log(max(prior[label], _PROBABILITY_MIN))
 
     def _make_room(self, count: int) -> None:
         state, added = self._state, count - len(self._state.inputs)
@@ -346,9 +292,6 @@ class RiverVoter(ABC):
             slots = self.label.horizon_bars
             missing = np.full((added, slots, len(self._names)), np.nan)
             state.inputs = np.concatenate([state.inputs, missing])
-            three = np.full((added, slots, 3), np.nan)
-            state.predicted = np.concatenate([state.predicted, three])
-            state.priors = np.concatenate([state.priors, three])
 
     def describe(self, found: FloatArray, vector: FloatArray, learnt: int, chain: bytes) -> Vote:
         """Return what it predicted from `vector` when it had learnt so much, as a vote."""
@@ -360,15 +303,12 @@ class RiverVoter(ABC):
             if unusable:
                 reason = f"missing inputs: {unusable}"
             return abstain(self.name, self.kind, self.version, content_hash, reason)
-        best = max(sell, hold, buy)
-        winners = [one for one, p in zip(_STANCES, (sell, hold, buy), strict=True) if p == best]
         return Vote(
             voter=self.name,
             kind=self.kind,
             version=self.version,
             content_hash=content_hash,
-            # Two equal winners are no opinion in either direction.
-            stance=winners[0] if len(winners) == 1 else Stance.HOLD,
+            stance=choose_stance((sell, hold, buy)),
             probability_sell=sell,
             probability_hold=hold,
             probability_buy=buy,
@@ -400,8 +340,7 @@ class LearnerAnswers:
 
 def _merge(lessons: list[Lesson], names: list[tuple[str, str]]) -> Lesson:
     """Return all lessons of one close in order of venue and symbol, however they came in."""
-    listed = [code for lesson in lessons for code in lesson.codes.tolist()]
-    order = sorted(range(len(listed)), key=lambda i: names[listed[i]])
+    order = order_rows(np.concatenate([one.codes for one in lessons]), names)
     return Lesson(
         *(
             np.concatenate([getattr(one, name) for one in lessons])[order]

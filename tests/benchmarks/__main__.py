@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from dataflows.interpreter import tune_interpreter
-from tests.benchmarks import bars_through_kafka, live, models, offline, whole_path
+from tests.benchmarks import bars_through_kafka, learners, live, models, offline, whole_path
 from tests.benchmarks.bench_stack import bench_stack
 from tests.benchmarks.context import Bench
 from tests.benchmarks.figures import (
@@ -34,6 +34,7 @@ BENCHMARKS: dict[str, Callable[[Bench], list[Found]]] = {
     "latency": live.measure_latency,
     "memory": live.measure_memory,
     "models": models.measure_models,
+    "learners": learners.measure_learners,
 }
 PAGE = REPOSITORY / "docs" / "benchmarks.md"
 

@@ -38,8 +38,8 @@ HEARTBEAT_MS = 100
 LATENESS_MS = 2_000
 HISTORY_MINUTES = 400
 """Bars that every name has before the clock counts, so that every voter votes."""
-CLOSES = 10
-ENSEMBLE_CLOSES = 3
+CLOSES = 8
+ENSEMBLE_CLOSES = 2
 """The same with every model; the limit of the requirements is for one ONNX model and one learner."""
 QUICK_CLOSES = 1
 P50_MS, P99_MS = 5.0, 15.0

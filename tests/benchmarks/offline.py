@@ -96,17 +96,21 @@ def _from_trades(bench: Bench) -> list[Found]:
 
 
 def _from_bars(bench: Bench) -> list[Found]:
-    load = bench.loads.long_bars()
+    long, shipped = bench.loads.long_bars(), bench.loads.shipped_bars()
     found: list[Found] = []
-    wanted: list[tuple[Timeframe | None, list[Chosen]]] = [
-        (None, ["pair", "ensemble"]), ("5m", ["pair"]),
-    ]  # fmt: skip
-    for timeframe, beside in wanted:
-        rules = _backtest(bench, load, "from 5m bars", "bars/s", "none", timeframe)
+    wanted: list[tuple[Load, Timeframe | None, list[Chosen]]] = [
+        (long, None, ["pair", "ensemble"]),
+        (long, "5m", []),
+        # Learners take their time at every bar: fewer of them.
+        (shipped, "5m", ["pair"]),
+    ]
+    for load, timeframe, beside in wanted:
+        source = f"from {'shipped ' if load is shipped else ''}5m bars"
+        rules = _backtest(bench, load, source, "bars/s", "none", timeframe)
         rules.targets = [Target(limit=BARS_PER_SECOND)]
         found.append(rules)
         for models in beside:
-            figure = _backtest(bench, load, "from 5m bars", "bars/s", models, timeframe)
+            figure = _backtest(bench, load, source, "bars/s", models, timeframe)
             found.append(compare(figure, rules))
     return found
 
@@ -133,7 +137,7 @@ def _backtest(
     bench.say(f"backtest: {name}")
     # The first run compiles kernels and warms caches.
     _run_small(settings, bench, out)
-    runs = time_runs(work, 1, min(bench.runs, 3))
+    runs = time_runs(work, 1, 1 if models == "ensemble" else min(bench.runs, 3))
     count = rows if unit == "bars/s" else counted["ticks"]
     note = (
         f"{count:,} {unit.split('/', maxsplit=1)[0]} of {load.name}; {counted.get('signals', 0):,} signals, "

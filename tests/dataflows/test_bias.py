@@ -43,15 +43,15 @@ def test_every_stage_is_counted():
 
 
 def test_the_first_stage_that_leans_is_named():
-    leaning = find_biased_stage(count_mixes(opinions(40, bearish=36)), {})
+    leaning = find_biased_stage(count_mixes(opinions(40, bearish=36)))
     assert leaning == "lightgbm: 90% of its 40 calls are SELL"
     # The voter is even, so what leans is the pool.
-    pooled = find_biased_stage(count_mixes(opinions(80, bearish=40)), {})
+    pooled = find_biased_stage(count_mixes(opinions(80, bearish=40)))
     assert pooled == "pooled: 100% of its 40 calls are BUY"
 
 
 def test_few_calls_are_no_evidence():
-    assert find_biased_stage(count_mixes(opinions(29, bearish=29)), {}) is None
+    assert find_biased_stage(count_mixes(opinions(29, bearish=29))) is None
 
 
 def run(*arguments):

@@ -1,6 +1,7 @@
 """Commands about models through a real log: what a lane is told at its start, and who waits for it."""
 
 import threading
+from zlib import crc32
 
 import pytest
 from msgspec.structs import replace
@@ -9,6 +10,7 @@ from dataflows.control import send_command
 from dataflows.known_commands import read_known_commands
 from dataflows.known_models import read_known_models
 from dataflows.model_commands import command_lanes, read_live
+from dataflows.parts import build_lane
 from dataflows.stack import kafka_settings
 from infra.kafka.producer import BatchProducer
 from infra.kafka.topics import ensure_topics
@@ -17,13 +19,15 @@ from infra.settings import Settings
 from operators.model_schedule import ModelSchedule
 from schemas.batches import ProgressMarked
 from schemas.codec import Origin, build_headers, encode
+from schemas.instruments import InstrumentBook
 from schemas.market import BarClosed
-from schemas.models import ModelEventRecorded
-from schemas.operations import Command
+from schemas.models import ModelEventKind, ModelEventRecorded
+from schemas.operations import AlertRaised, Command
+from schemas.opinions import OpinionPooled
 from schemas.settings import KafkaSettings
 from schemas.signals import SignalEmitted
 from schemas.topics import full_name
-from tests.contracts.samples import OPEN_NS, closed_leg
+from tests.contracts.samples import OPEN_NS, closed_leg, samples
 from tests.infra.models.artefacts import World
 
 pytestmark = [pytest.mark.stack, pytest.mark.xdist_group("stack")]
@@ -33,7 +37,8 @@ PARTITIONS = 2
 
 @pytest.fixture
 def settings(broker, tmp_path, request):
-    name = "m-" + request.node.name.removeprefix("test_").replace("_", "-")[:30].rstrip("-")
+    # Whole, for cases of one test must not share a log.
+    name = f"known-models-{crc32(request.node.name.encode()):08x}"
     found = Settings(
         environment=name,
         state_dir=tmp_path / "state",
@@ -101,7 +106,7 @@ def test_a_command_for_lanes_neither_halts_nor_resumes_the_account(settings):
     assert portfolio.advance([given], InstrumentBook()) == []
 
 
-@pytest.mark.parametrize("last", ["signal", "progress"])
+@pytest.mark.parametrize("last", ["signal", "progress", "opinion", "weights", "scored"])
 def test_a_new_command_counts_only_behind_everything_that_the_partition_was_asked(settings, last):
     bar, signal = of(BarClosed), of(SignalEmitted)
     newest_ns = OPEN_NS + 10**15
@@ -112,8 +117,43 @@ def test_a_new_command_counts_only_behind_everything_that_the_partition_was_aske
         case "progress":
             mark = ProgressMarked(partition=1, complete_through_ns=newest_ns)
             write(settings, 1, bar, signal, mark)
+        case "opinion":
+            opinion = next(one for one in samples() if isinstance(one, OpinionPooled))
+            write(settings, 1, bar, signal, replace(opinion, event_time_ns=newest_ns))
+        case _:
+            event = next(one for one in samples() if isinstance(one, ModelEventRecorded))
+            kind = ModelEventKind(last)
+            learnt = replace(event, kind=kind, partition=1, effective_from_ns=newest_ns)
+            write(settings, 1, bar, signal, learnt)
     assert known(settings, 1).not_before_ns == newest_ns + 1
     assert known(settings, 0).not_before_ns == 0
+
+
+def test_an_alert_is_known_once_it_is_written_and_said_again_while_it_is_not(settings, world):
+    version = world.add("lightgbm_1h")
+    (world.registry.store.folder("lightgbm_1h", version) / "model.onnx").write_bytes(b"")
+    made = schedule_of(settings, world).start()
+    (alert,) = [each for each in made if isinstance(each, AlertRaised)]
+    write(settings, 1, *(each for each in made if isinstance(each, ModelEventRecorded)))
+    assert known(settings, 1).alerts == frozenset()
+    assert schedule_of(settings, world).start() == [alert]
+    assert alert in opened_by_a_lane(settings)
+    write(settings, 0, alert)
+    assert known(settings, 1).alerts == {alert.id}
+    assert schedule_of(settings, world).start() == []
+    assert alert not in opened_by_a_lane(settings)
+
+
+def schedule_of(settings, world):
+    found, loader = known(settings, 1), RegistryLoader(world.registry)
+    return ModelSchedule(
+        1, ["lightgbm_1h"], loader, found.events, found.not_before_ns, found.alerts
+    )
+
+
+def opened_by_a_lane(settings):
+    lane = build_lane(settings, InstrumentBook(), lambda *_: None, known={1: known(settings, 1)})
+    return lane.build_signals(1, None).records
 
 
 class Lanes:

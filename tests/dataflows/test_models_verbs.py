@@ -1,22 +1,28 @@
 """`quantstream models`: every verb in text and JSON, its exit codes, and what it leaves on disk."""
 
 import json
+import os
 
 import pytest
 from typer.testing import CliRunner
 
 from dataflows.cli.main import app
 from dataflows.cli.output import ExitCode
+from dataflows.prepare import start_stack
 from dataflows.registry import SHIPPED, load_voting, open_registry
+from dataflows.stack import EFFECTIVE_NAME
 from infra.models.registry import Registry
 from infra.models.signing import create_key, load_signer
-from infra.settings import load_settings
+from infra.settings import Settings, load_settings, write_settings
+from infra.stack.supervise import ManagedProcess, Supervisor
 from schemas.settings import PROJECT_KEYS
 from tests.infra.models.artefacts import write_artefact
 from tests.infra.models.test_registry import files_of, flip
 
 MODEL = "xgboost_1h"
-VERBS = ("list", "show", "verify", "add", "activate", "rollback", "prune", "sign")
+VERBS = (
+    "list", "show", "verify", "add", "activate", "rollback", "prune", "sign", "shadow", "retire",
+)  # fmt: skip
 
 
 @pytest.fixture
@@ -105,6 +111,81 @@ def test_activate_and_rollback_without_a_running_dataflow_count_from_the_next_st
     assert shown["entry"]["status"] == "retired"
     assert [change["action"] for change in shown["changes"]][-2:] == ["activate", "rollback"]
     assert cli("rollback", MODEL).exit_code == ExitCode.USAGE
+
+
+@pytest.fixture
+def supervised(tmp_path):
+    """A supervisor of the state folder whose flow was started for the environment `mydata`."""
+    state = tmp_path / "state"
+    state.mkdir()
+    flow = ManagedProcess(name="trading", arguments=("-c", "import time; time.sleep(120)"))
+    found = Supervisor(state)
+    write_settings(Settings(environment="mydata", state_dir=state), state / EFFECTIVE_NAME)
+    found.start([flow], environment=os.environ, foreground=False)
+    yield found
+    found.stop()
+
+
+@pytest.mark.parametrize("verb", [["activate", MODEL, "9.9"], ["rollback", MODEL]])
+def test_a_change_for_the_lanes_of_another_environment_is_refused_before_it_is_made(
+    cli, supervised, tmp_path, verb
+):
+    refused = cli(*verb, "--json")
+    assert refused.exit_code == ExitCode.USAGE
+    error = document(refused)["error"]
+    assert "'mydata'; found 'paper'" in error
+    assert "--env mydata" in error
+    assert not (tmp_path / "state" / "models").exists()
+
+
+def test_a_change_that_no_broker_can_pass_on_is_refused_before_it_is_made(
+    cli, supervised, tmp_path
+):
+    version = document(cli("add", artefact(tmp_path, 1), "--json"))["version"]
+    before = files_of(tmp_path / "state" / "models")
+    refused = cli("activate", MODEL, version, "--env", "mydata", "--json")
+    assert refused.exit_code == ExitCode.FAILED
+    assert files_of(tmp_path / "state" / "models") == before
+
+
+def test_a_second_start_leaves_the_settings_of_what_runs(supervised, tmp_path):
+    state = tmp_path / "state"
+    with pytest.raises(RuntimeError, match="already runs"):
+        start_stack(Settings(environment="other", state_dir=state), (), foreground=False)
+    assert load_settings(state / EFFECTIVE_NAME, environ={}).settings.environment == "mydata"
+
+
+@pytest.mark.acceptance("S-089", criterion="candidate, shadow, active, retired: one verb each")
+def test_a_version_goes_through_every_standing(cli, tmp_path, measured):
+    version = document(cli("add", artefact(tmp_path, 1), "--json"))["version"]
+    served = open_registry(load_settings().settings).read().model(MODEL).active
+
+    def standings():
+        rows = document(cli("list", "--json"))["models"]
+        return {row["version"]: row["status"] for row in rows if row["model"] == MODEL}
+
+    seen = [standings()]
+    shadowed = document(cli("shadow", MODEL, version, "--reason", "two weeks", "--json"))
+    assert (shadowed["action"], shadowed["root"]) == ("shadow", str(tmp_path / "state" / "models"))
+    seen.append(standings())
+    assert version not in {one.version for one in load_voting(load_settings().settings).values()}
+    cli("activate", MODEL, version)
+    seen.append(standings())
+    text = " ".join(cli("retire", MODEL, version).output.split())
+    assert f"{MODEL} {version} is retired; no version serves from the next start on" in text
+    seen.append(standings())
+    assert [(one[version], one[served]) for one in seen] == [
+        ("candidate", "active"), ("shadow", "active"), ("active", "retired"),
+        ("retired", "retired"),
+    ]  # fmt: skip
+    assert cli("retire", MODEL, version).exit_code == ExitCode.USAGE
+    assert document(cli("verify", "--json"))["signer"] == "local"
+    measured([one[version] for one in seen])
+
+
+def test_what_serves_is_not_put_on_trial(cli):
+    served = Registry(SHIPPED, PROJECT_KEYS).read().model(MODEL).active
+    assert cli("shadow", MODEL, served).exit_code == ExitCode.USAGE
 
 
 def test_a_gate_that_was_not_passed_is_refused_without_a_reason_to_overrule_it(cli, tmp_path):

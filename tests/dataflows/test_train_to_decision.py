@@ -13,8 +13,6 @@ from dataflows.cli.output import ExitCode
 from dataflows.recorded_session import RecordedFile, RecordedSession
 from dataflows.registry import own_root
 from infra.folder_sink import topic_file
-from infra.models.registry import Registry, Stamp
-from infra.models.signing import load_or_create_signer, trusted_keys
 from infra.settings import load_settings
 from tests.onnx_models.recorded import LATER, RECORDINGS, SYMBOLS, write_days
 
@@ -50,15 +48,12 @@ def train_all(folder):
     return {one["model"]: one for one in document["models"]}, later
 
 
-def into_the_shadow(settings, models):
+def into_the_shadow(models):
     """Add every model beside the one that serves, to be judged before it may."""
     for model in models.values():
         run("models", "add", model["folder"])
-    signer = load_or_create_signer(settings.state_dir)
-    keys = trusted_keys(settings.registry.public_keys, settings.state_dir)
-    registry = Registry(own_root(settings), keys)
     for name, model in models.items():
-        registry.shadow(name, model["version"], Stamp(signer=signer, now_ns=1, reason="trial"))
+        run("models", "shadow", name, model["version"], "--reason", "trial")
 
 
 def decide(models):
@@ -97,7 +92,7 @@ def test_four_of_four_models_go_from_recorded_bars_to_decisions(settings, tmp_pa
     assert set(trained) == {*models, "regime_1h"}
     for model in models.values():
         assert {"test", "holdout", "baselines"} <= model["evaluation"].keys()
-    into_the_shadow(settings, models)
+    into_the_shadow(models)
     score = run("models", "score", later, "--root", own_root(settings), "--out", tmp_path / "page")
     scored = {(one["name"], one["version"]): one for one in score["scored"]}
     shadows = {(name, model["version"]) for name, model in models.items()}

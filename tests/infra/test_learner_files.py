@@ -1,3 +1,4 @@
+import os
 import resource
 from hashlib import sha256
 
@@ -72,3 +73,24 @@ def test_a_part_that_a_dead_process_left_is_no_obstacle(tmp_path):
     (tmp_path / f"{content_hash}.part").write_bytes(b"a t")
     files = LearnerFiles(tmp_path)
     assert files.get(files.put(b"a tree")) == b"a tree"
+
+
+def test_what_was_put_last_is_kept_when_the_clock_went_back(tmp_path):
+    files = LearnerFiles(tmp_path, kept=3)
+    for i in range(3):
+        files.put(f"tree {i}".encode())
+    hour_ns = 3_600_000_000_000
+    for one in tmp_path.iterdir():
+        later_ns = one.stat().st_mtime_ns + hour_ns
+        os.utime(one, ns=(later_ns, later_ns))
+    hashes = [files.put(f"later tree {i}".encode()) for i in range(3)]
+    assert {one.stem for one in tmp_path.iterdir()} == set(hashes)
+
+
+def test_what_is_put_again_counts_as_new(tmp_path):
+    files = LearnerFiles(tmp_path, kept=2)
+    first = files.put(b"tree 0")
+    files.put(b"tree 1")
+    again, newest = files.put(b"tree 0"), files.put(b"tree 2")
+    assert first == again
+    assert {one.stem for one in tmp_path.iterdir()} == {again, newest}

@@ -53,7 +53,8 @@ def with_features(bars: pl.DataFrame) -> pl.DataFrame:
 
 @cache
 def recorded_frame() -> pl.DataFrame:
-    """Return hourly and daily bars of all symbols with features, sorted by close time."""
+    """Return hourly and daily bars of all symbols with features, in the order of `BarMachine`."""
     shared = [name for name in hourly_bars().columns if name in daily_bars().columns]
     bars = pl.concat([hourly_bars().select(shared), daily_bars().select(shared)])
-    return with_features(bars.sort("close_time_ns", "venue", "symbol", "timeframe"))
+    length_ns = pl.col("timeframe").replace_strict(TIMEFRAME_NS)
+    return with_features(bars.sort("close_time_ns", length_ns, "venue", "symbol"))

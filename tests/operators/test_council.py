@@ -169,3 +169,53 @@ def test_records_of_opinions_say_what_the_rulings_say():
         np.testing.assert_allclose(
             record.weights, [vote.weight for vote in ruling.votes], atol=5e-5
         )
+
+
+RIVER = MODELS["river_logistic"]
+
+
+def four_hourly(chosen):
+    return {name: one.model_copy(update={"timeframe": "4h"}) for name, one in chosen.items()}
+
+
+def remembered():
+    council = build_council(MODELS, loader=loader())
+    council.poll(BarColumns.of(bars()), range(bars().height))
+    return pickle.loads(pickle.dumps(council.state))
+
+
+def resumed(chosen):
+    """Return what is left of the hours that three voters saw, for the voters of now."""
+    return build_council(chosen, loader=loader(), state=remembered()).state
+
+
+def test_the_same_voters_go_on_with_all_that_they_knew():
+    before, after = remembered(), resumed(MODELS)
+    assert pickle.dumps(after.panel) == pickle.dumps(before.panel)
+    assert list(after.rulings) == list(before.rulings) != []
+    assert pickle.dumps(after.windows) == pickle.dumps(before.windows)
+
+
+def test_bars_of_another_length_continue_nothing():
+    after, fresh = (
+        resumed(four_hourly(MODELS)),
+        build_council(four_hourly(MODELS), loader=loader()).state,
+    )
+    assert after.rulings == {}
+    assert pickle.dumps(after.windows) == pickle.dumps(fresh.windows)
+    assert pickle.dumps(after.panel) == pickle.dumps(fresh.panel)
+    assert after.newest_ns == remembered().newest_ns
+
+
+def test_another_learner_under_the_same_name_inherits_no_record():
+    other = MODELS | {"river_logistic": RIVER.model_copy(update={"learner": "hoeffding"})}
+    after, fresh = resumed(other), build_council(other, loader=loader()).state
+    assert after.rulings == {}
+    assert pickle.dumps(after.panel) == pickle.dumps(fresh.panel)
+    # The bars are the same: a model of sequences need not wait until its window is full again.
+    assert pickle.dumps(after.windows) == pickle.dumps(remembered().windows)
+
+
+def test_a_served_model_under_the_name_of_a_learner_inherits_no_record():
+    before = build_council({"lightgbm": RIVER}).fingerprint
+    assert before != build_council({"lightgbm": ONNX}).fingerprint

@@ -67,8 +67,10 @@ def alerts(made):
     return [(each.resolved, each.text) for each in made if isinstance(each, AlertRaised)]
 
 
-def begin(shelf, known=(), not_before_ns=0, commands=()):
-    schedule = ModelSchedule(3, [MODEL], shelf, known, not_before_ns)
+def begin(shelf, log=(), not_before_ns=0, commands=()):
+    """Begin with what `log` holds, events and alerts."""
+    told = [each.id for each in log if isinstance(each, AlertRaised)]
+    schedule = ModelSchedule(3, [MODEL], shelf, events(log), not_before_ns, told)
     return schedule, schedule.start(commands)
 
 
@@ -192,12 +194,41 @@ def test_a_broken_active_version_gives_way_to_the_one_before_from_then_on(measur
 def test_a_lane_that_dies_at_once_says_a_refusal_once_and_the_cure_resolves_it():
     log = begin(Shelf("v2", ["v1"]))[1]
     log += begin(Shelf("v2", ["v1"], broken={"v2"}), log, 500)[1]
-    assert begin(Shelf("v2", ["v1"], broken={"v2"}), events(log), 500)[1] == []
-    schedule, cured = begin(Shelf("v2", ["v1"]), events(log), 700)
+    assert begin(Shelf("v2", ["v1"], broken={"v2"}), log, 500)[1] == []
+    schedule, cured = begin(Shelf("v2", ["v1"]), log, 700)
     (event,) = events(cured)
     assert (event.kind, event.version, event.effective_from_ns) == ("activated", "v2", 700)
     assert [resolved for resolved, _ in alerts(cured)] == [True]
     assert [version_at(schedule, at) for at in (499, 699, 700)] == ["v2", "v1", "v2"]
+
+
+def test_an_alert_that_a_kill_behind_its_event_lost_is_said_at_the_next_start():
+    shelf = Shelf(broken={"v2"})
+    schedule, log = begin(shelf)
+    refused, raised = schedule.on_commands([command("v2")])
+    shelf.active, shelf.earlier = "v2", ("v1",)
+    assert begin(shelf, [*log, refused])[1] == [raised]
+    log += [refused, raised]
+    assert begin(shelf, log)[1] == []
+    shelf.broken.clear()
+    cured, resolved = begin(shelf, log)[1]
+    assert resolved.resolved
+    assert begin(shelf, [*log, cured])[1] == [resolved]
+    assert begin(shelf, [*log, cured, resolved])[1] == []
+
+
+def test_of_several_refusals_the_alert_of_the_first_is_said_again():
+    shelf = Shelf("v2", ["v1"], broken={"v1", "v2"})
+    _, made = begin(shelf)
+    raised = made[1]
+    assert begin(shelf, events(made))[1] == [raised]
+    assert begin(shelf, made)[1] == []
+
+
+def test_a_refusal_of_a_model_that_does_not_vote_here_needs_no_alert():
+    schedule, log = begin(Shelf())
+    log += schedule.on_commands([command("v2", model="nobody")])
+    assert begin(Shelf(), log)[1] == []
 
 
 def test_with_nothing_that_loads_the_model_abstains_and_says_why():
@@ -218,7 +249,7 @@ def test_a_registry_that_nobody_can_trust_is_told_and_what_is_loaded_goes_on():
     assert (event.kind, event.version, event.reason) == ("refused", "v1", shelf.untrusted)
     assert version_at(schedule, 500) == "v1"
     shelf.untrusted = ""
-    later = begin(shelf, [*made, event], 500)[1]
+    later = begin(shelf, [*made, *new], 500)[1]
     assert [each.kind for each in events(later)] == ["activated"]
     assert [resolved for resolved, _ in alerts(later)] == [True]
 

@@ -106,6 +106,23 @@ def test_one_bar_at_a_time_equals_all_at_once():
     assert [encode(one) for one in found] == [encode(one) for one in uncut()[0]]
 
 
+@pytest.mark.parametrize("restart", [False, True])
+def test_a_cut_between_an_hourly_and_the_daily_bar_of_one_close_changes_nothing(restart):
+    expected = [encode(one) for one in uncut()[0]]
+    daily = (excerpt()["timeframe"] == "1d").arg_true().to_list()
+    firsts = [row for row in daily if row - 1 not in daily]
+    assert all(
+        excerpt()["close_time_ns"][row - 1] == excerpt()["close_time_ns"][row] for row in firsts
+    )
+    machine, found = build_machine(), []
+    for start, end in pairwise([0, *daily, excerpt().height]):
+        found += machine.on_features(excerpt()[start:end])
+        if restart:
+            machine = restarted(machine)
+    found.sort(key=lambda one: (one.event_time_ns, one.venue, one.symbol, one.strategy, one.action))
+    assert [encode(one) for one in found] == expected
+
+
 def test_a_signal_comes_at_the_rising_edge_only():
     bars = make_bars([100.0] * 7, rsi_14=[50.0, 34.0, 33.0, 36.0, 34.0, 70.0, 70.0])
     times = bars["close_time_ns"].to_list()

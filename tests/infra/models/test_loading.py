@@ -117,7 +117,7 @@ def test_without_a_trusted_manifest_nothing_is_loaded(two, damage, reason):
         case "unknown":
             name = "nobody"
         case "retired":
-            registry.retire(name, world.stamp())
+            registry.retire(name, second, world.stamp())
     loaded = load_active(registry, name)
     assert (loaded.version, loaded.session) == ("", None)
     assert reason in loaded.reason

@@ -91,11 +91,22 @@ def test_what_serves_cannot_be_activated_again_or_put_into_the_shadow(world):
 def test_a_retired_model_serves_no_more_and_can_come_back(world):
     first, second = world.add(), world.add()
     world.registry.shadow("lightgbm", second, world.stamp())
-    world.registry.retire("lightgbm", world.stamp())
+    world.registry.retire("lightgbm", first, world.stamp())
     assert world.statuses() == {first: "retired", second: "shadow"}
     assert world.registry.read().model("lightgbm").active == ""
     world.registry.rollback("lightgbm", world.stamp())
     assert world.statuses() == {first: "active", second: "shadow"}
+
+
+def test_a_version_given_up_in_the_shadow_leaves_what_serves_and_may_be_pruned(world):
+    first, second = world.add(), world.add()
+    world.registry.shadow("lightgbm", second, world.stamp())
+    assert second in world.registry.read().model("lightgbm").pinned
+    world.registry.retire("lightgbm", second, world.stamp())
+    assert world.statuses() == {first: "active", second: "retired"}
+    assert world.registry.read().model("lightgbm").pinned == {first}
+    with pytest.raises(RegistryError, match="found it retired"):
+        world.registry.retire("lightgbm", second, world.stamp())
 
 
 def test_the_very_same_model_added_again_changes_nothing(world):
@@ -230,7 +241,7 @@ def act(world, action, number, name):
             case "rollback":
                 registry.rollback(name, stamp)
             case "retire":
-                registry.retire(name, stamp)
+                registry.retire(name, version, stamp)
     except RegistryError:
         assert files_of(world.root) == before
 

@@ -13,7 +13,7 @@ from onnx_models.regimes.rows import load_regime_rows
 from onnx_models.regimes.scores import RULE
 from onnx_models.regimes.train import RegimeTraining, judge_regime
 from onnx_models.train import TrainOptions
-from operators.regime import NO_CALL, RegimeModel, RegimeRule
+from operators.regime import NO_CALL, RegimeRule, call_by_lift
 from schemas.features import FEATURE_SCHEMAS, SEQUENCE_SCHEMAS
 from schemas.regime import RG11
 from tests.onnx_models.recorded import HOURS, LATER, SYMBOLS
@@ -132,11 +132,12 @@ def test_the_artefact_serves_regimes_and_never_votes(trained):
     session = OnnxSession(trained[0] / "regime_1h")
     assert session.classes == REGIME_CLASSES
     assert session.card.evaluation == trained[1].card.evaluation
-    model = RegimeModel("regime_1h", session, session.card.training["class_shares"])
-    calls = model.call(rows().inputs)
-    complete = np.isfinite(rows().inputs).all(axis=1)
-    assert np.array_equal(calls.codes == NO_CALL, ~complete)
-    assert np.abs(calls.probabilities[complete].sum(axis=1) - 1).max() < 1e-5
+    inputs = rows().inputs
+    complete = inputs[np.isfinite(inputs).all(axis=1)]
+    found = session.score(complete.astype(np.float32))
+    calls = call_by_lift(found, session.card.training["class_shares"])
+    assert (calls.codes != NO_CALL).all()
+    assert np.abs(found.sum(axis=1) - 1).max() < 1e-5
     read_by_voters = {*FEATURE_SCHEMAS.values(), *SEQUENCE_SCHEMAS.values()}
     assert session.feature_schema_hash not in {one.schema_hash for one in read_by_voters}
 

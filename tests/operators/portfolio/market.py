@@ -73,6 +73,9 @@ def signal(time_ns, symbol="AAA", action="enter", strategy="rule", **changes):
         "trail_distance": None,
         "horizon_bars": 4,
         "score": 0.5,
+        "probability_sell": 0.125,
+        "probability_hold": 0.25,
+        "probability_buy": 0.625,
         "votes": [],
         "reason": "RSI 30 below 35",
         "bar_id": "bar/x",
@@ -114,6 +117,7 @@ def portfolio(partitions=(0,), portfolio_settings=None, paper_settings=None, vot
         portfolio_settings or settings(),
         paper_settings or paper(),
         vote or VoteSettings(),
+        models_enabled=True,
     )
 
 

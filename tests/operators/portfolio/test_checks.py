@@ -26,6 +26,7 @@ LIMITS = build_limits(
         stale_after_ms=900_000,
     ),
     VoteSettings(score_min=0.25),
+    models_enabled=True,
 )
 ENTRY_REASONS = [reason for reason in DenialReason if reason is not DenialReason.NO_POSITION]
 
@@ -220,6 +221,40 @@ def test_what_is_unknown_is_denied(changes, reason):
     assert found.measured in {"unknown", "-1", "spot:AAA is not listed"}
 
 
+SILENT = {"score": 0.0, "probability_sell": None, "probability_hold": None, "probability_buy": None}
+
+
+def vote_measured(given, **changes):
+    limits = msgspec.structs.replace(LIMITS, score_min=0.0, **changes)
+    outcome = check_entry(given, limits)
+    vote = next(check for check in outcome.checks if check.check == "VOTE_AGAINST")
+    return vote.measured, outcome.denial
+
+
+def test_silence_of_every_model_approves_nothing():
+    assert vote_measured(proposed(**SILENT)) == ("no opinion", "VOTE_AGAINST")
+    assert vote_measured(proposed(score=0.0)) == ("0.0", ""), "undecided is not silent"
+
+
+def test_a_score_without_an_opinion_behind_it_approves_nothing():
+    assert vote_measured(proposed(**{**SILENT, "score": 1.0})) == ("no opinion", "VOTE_AGAINST")
+
+
+def test_silence_may_approve_where_the_settings_say_so():
+    assert vote_measured(proposed(**SILENT), opinion_required=False) == ("no opinion", "")
+
+
+@pytest.mark.parametrize("required", [True, False])
+def test_rules_trade_where_no_model_is_enabled(required):
+    found = vote_measured(proposed(**SILENT), models_enabled=False, opinion_required=required)
+    assert found == ("no models", "")
+
+
+def test_without_models_a_least_score_above_zero_is_never_reached():
+    limits = msgspec.structs.replace(LIMITS, score_min=0.1, models_enabled=False)
+    assert denial(proposed(**SILENT), limits) == "VOTE_AGAINST"
+
+
 def test_synthetic_market_data_never_trades():
     limits = msgspec.structs.replace(LIMITS, provenances=frozenset(Provenance))
     assert denial(proposed(provenance=Provenance.SYNTHETIC), limits) == "PROVENANCE"
@@ -231,7 +266,7 @@ def test_an_entry_that_is_no_buy_is_denied():
 
 def test_trade_from_must_be_a_time():
     with pytest.raises(ValueError, match="`trade_from` must be an ISO time; found 'soon'"):
-        build_limits(settings(trade_from="soon"), VoteSettings())
+        build_limits(settings(trade_from="soon"), VoteSettings(), models_enabled=True)
 
 
 @pytest.mark.parametrize("field", ["tick_size", "lot_size"])
@@ -242,9 +277,11 @@ def test_a_grid_finer_than_the_last_decimal_is_refused(field):
 
 def test_a_resumed_portfolio_decides_under_the_limits_that_it_adopts():
     tighter = PortfolioSettings(positions_max=1)
-    resumed = pickle.loads(
-        pickle.dumps(Portfolio("A", [0], PortfolioSettings(), PaperSettings(), VoteSettings()))
+    before = Portfolio(
+        "A", [0], PortfolioSettings(), PaperSettings(), VoteSettings(), models_enabled=False
     )
-    resumed.adopt(tighter, PaperSettings(latency_ms=7), VoteSettings())
+    resumed = pickle.loads(pickle.dumps(before))
+    resumed.adopt(tighter, PaperSettings(latency_ms=7), VoteSettings(), models_enabled=True)
 
     assert resumed._desk._limits.positions_max == 1
+    assert resumed._desk._limits.models_enabled

@@ -13,12 +13,13 @@ from operators.bar_columns import BarColumns
 from operators.features import FeatureMachine
 from operators.regime import (
     INDICATORS,
+    NO_CALL,
     WARM_UP_BARS,
     Hysteresis,
     RegimeMachine,
-    RegimeModel,
     RegimeRule,
     RuleNumbers,
+    call_by_lift,
 )
 from schemas.features import FEATURE_SCHEMAS
 from schemas.regime import REGIMES, RG11, Regime
@@ -31,13 +32,19 @@ RUNS = st.lists(
 )
 
 
+def confirmed_by(machine):
+    """Return the confirmed regime of the one series."""
+    (known,) = machine.state.series.values()
+    return Regime.UNKNOWN if known.confirmed == NO_CALL else REGIMES[known.confirmed]
+
+
 def history(calls, machine=None):
     """Return the confirmed regime after each call."""
     machine = machine or RegimeMachine(RegimeRule())
     found = []
     for row in bars_calling(calls).iter_slices(1):
         machine.on_features(row)
-        found.append(machine.regime("venue", "A"))
+        found.append(confirmed_by(machine))
     return found
 
 
@@ -204,18 +211,20 @@ def test_other_timeframes_are_left_out():
 
 
 class Softmax:
-    """A scorer whose probabilities follow the ratio of ranges and the slope."""
+    """A source whose probabilities follow the ratio of ranges and the slope."""
 
-    version, content_hash, classes = "1.0", "f" * 64, tuple(REGIMES)
-    feature_schema_hash = RG11.schema_hash
+    name, version, content_hash = "regime_1h", "1.0", "f" * 64
 
     def __init__(self, sharpness):
         self._sharpness = sharpness
 
-    def score(self, matrix):
+    def call(self, inputs):
+        return call_by_lift(self.score(inputs), USUAL)
+
+    def score(self, inputs):
         places = [RG11.names.index(name) for name in ("true_range_ratio", "sma_50_slope")]
         pairs = np.array([RATIO_AND_SLOPE[one] for one in REGIMES])
-        distance = np.abs((matrix[:, None, places] - pairs) * (1.0, 1000.0)).sum(axis=2)
+        distance = np.abs((inputs[:, None, places] - pairs) * (1.0, 1000.0)).sum(axis=2)
         powers = np.exp(-self._sharpness * distance)
         return powers / powers.sum(axis=1, keepdims=True)
 
@@ -223,8 +232,8 @@ class Softmax:
 USUAL = (0.13, 0.10, 0.16, 0.53, 0.08)
 
 
-def model(sharpness=20.0, shares=USUAL):
-    return RegimeModel("regime_1h", Softmax(sharpness), shares)
+def model(sharpness=20.0):
+    return Softmax(sharpness)
 
 
 def test_weak_calls_confirm_nothing():
@@ -253,66 +262,25 @@ def model_inputs(letter):
 def test_a_rare_regime_is_called_where_it_is_much_likelier_than_usual():
     probabilities = np.array([[0.10, 0.10, 0.15, 0.45, 0.20]])
 
-    class Fixed(Softmax):
-        def score(self, matrix):
-            return np.tile(probabilities, (len(matrix), 1))
-
-    calls = RegimeModel("regime_1h", Fixed(1.0), USUAL).call(np.zeros((1, len(RG11))))
+    calls = call_by_lift(probabilities, USUAL)
     assert probabilities.argmax() == REGIMES.index(Regime.LOW_VOL_RANGE)
     assert REGIMES[int(calls.codes[0])] is Regime.CRISIS
 
 
-@pytest.mark.parametrize("bad", [np.nan, np.inf, 1e300])
-def test_a_missing_or_wild_input_is_no_call(bad):
-    inputs = model_inputs("c").astype(np.float64)
-    inputs[0, 3] = bad
-    assert model().call(inputs).codes.tolist() == [-1]
-
-
-def test_a_model_whose_answer_is_no_distribution_calls_nothing():
-    class Broken(Softmax):
-        def score(self, matrix):
-            return np.full((len(matrix), 5), 0.9)
-
-    assert RegimeModel("regime_1h", Broken(1.0), USUAL).call(model_inputs("c")).codes == [-1]
-
-
-@pytest.mark.parametrize(
-    ("changes", "text"),
-    [
-        ({"feature_schema_hash": "0" * 16}, "feature schema hash"),
-        ({"classes": ("sell", "hold", "buy")}, "classes"),
-    ],
-)
-def test_a_model_of_something_else_is_refused(changes, text):
-    other = type("Other", (Softmax,), changes)(1.0)
-    with pytest.raises(ValueError, match=text):
-        RegimeModel("regime_1h", other, USUAL)
-
-
-@pytest.mark.parametrize("shares", [(), (0.25,) * 4, (0.0, 0.25, 0.25, 0.25, 0.25)])
-def test_shares_that_are_none_are_refused(shares):
-    with pytest.raises(ValueError, match="five numbers above zero"):
-        model(shares=shares)
+def test_a_row_without_a_distribution_is_no_call():
+    calls = call_by_lift(np.array([[np.nan] * 5, [0.1, 0.1, 0.15, 0.45, 0.2]]), USUAL)
+    assert calls.codes.tolist() == [NO_CALL, REGIMES.index(Regime.CRISIS)]
+    assert np.isnan(calls.strengths[0])
 
 
 def test_another_source_needs_its_own_three_calls():
-    machine = RegimeMachine(RegimeRule())
-    history(calling("bbbss"), machine)
-    machine.adopt(model())
+    ruled = RegimeMachine(RegimeRule())
+    history(calling("bbbss"), ruled)
+    machine = RegimeMachine(model())
+    machine.state = pickle.loads(pickle.dumps(ruled.state))
     rest = bars_calling(calling("sss"), start_ns=START_NS + 5 * HOUR_NS)
     found = []
     for row in rest.iter_slices(1):
         machine.on_features(row)
-        found.append(machine.regime("venue", "A"))
+        found.append(confirmed_by(machine))
     assert found == calling("bbs")
-
-
-def test_a_restored_state_of_another_source_confirms_nothing_of_it():
-    before = RegimeMachine(RegimeRule())
-    history(calling("bbbss"), before)
-    after = RegimeMachine(model())
-    after.state = pickle.loads(pickle.dumps(before.state))
-    assert after.regime("venue", "A") is Regime.BULL_TRENDING
-    after.on_features(bars_calling(calling("s"), start_ns=START_NS + 5 * HOUR_NS))
-    assert after.regime("venue", "A") is Regime.BULL_TRENDING

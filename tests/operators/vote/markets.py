@@ -6,7 +6,9 @@ For tests only: what governance does is only known where the truth is known.
 import numpy as np
 from msgspec import Struct
 
-from operators.vote import Candidate, PanelRule, VotePanel
+from operators.vote import ActionMix, Candidate, Opinion, PanelRule, VotePanel, count_mix
+from operators.vote.agreement import find_stances
+from operators.vote.ballots import DECIDED, POOLED
 
 HOUR_NS = 3_600_000_000_000
 START_NS = 1_704_067_200_000_000_000
@@ -83,6 +85,16 @@ def softmax(scores: np.ndarray) -> np.ndarray:
 def build_panel(names, trusted=(), rule: PanelRule | None = None) -> VotePanel:
     candidates = [Candidate(name=name, trusted=name in trusted) for name in names]
     return VotePanel(candidates, PanelRule() if rule is None else rule)
+
+
+def count_mixes(names, probabilities: np.ndarray, opinion: Opinion, last=1000) -> list[ActionMix]:
+    """Return what each voter, the pool and the threshold chose in the last rows of a run."""
+    heard = np.where(opinion.present[..., None], probabilities, np.nan)
+    said = find_stances(heard, opinion.priors[:, None])
+    voters = [count_mix(name, said[-last:, place]) for place, name in enumerate(names)]
+    pooled = find_stances(opinion.probabilities, opinion.priors)
+    stages = ((POOLED, pooled), (DECIDED, opinion.stances))
+    return voters + [count_mix(stage, stances[-last:]) for stage, stances in stages]
 
 
 def run(panel: VotePanel, market: Market, probabilities: np.ndarray, start=0, end=None):

@@ -294,6 +294,32 @@ def test_governance_finds_the_voter_that_knows():
     assert state.on_floor.tolist() == [True, False, True, True]
 
 
+@pytest.mark.parametrize("merits", [[8.0, 7.5, -30.0], [-2.0, -2.5, 5.0]])
+def test_another_trusted_version_weighs_as_much_as_the_mean_of_those_with_a_standing(merits):
+    one = governor("changed", "a", "b", "fallen", rule=GovernanceRule(floor=0.01))
+    one.review(START_NS)
+    one.state.records.merit[:] = [100.0, *merits]
+    one.state.on_floor[3] = True
+    facts = one.begin_anew(0, trusted=True, time_ns=START_NS + HOUR_NS)
+    assert one.state.records.merit.tolist() == [(merits[0] + merits[1]) / 2, *merits]
+    changed, better, worse, fallen = one.state.weights.tolist()
+    assert changed == pytest.approx((better * worse) ** 0.5)
+    assert fallen == pytest.approx(0.01)
+    assert facts[0].weight_effective == changed
+
+
+def test_another_version_begins_at_nothing_on_the_floor_or_alone():
+    one = governor("changed", "other")
+    one.state.records.merit[:] = [100.0, 8.0]
+    one.begin_anew(0, trusted=False, time_ns=START_NS)
+    assert one.state.records.merit.tolist() == [0.0, 8.0]
+    assert one.state.weights == pytest.approx([0.4, 0.6])
+    assert one.state.on_floor.tolist() == [True, False]
+    one.begin_anew(1, trusted=True, time_ns=START_NS)
+    assert one.state.records.merit.tolist() == [0.0, 0.0]
+    assert one.state.on_floor.tolist() == [True, False]
+
+
 def test_another_version_starts_with_a_clean_record():
     market = make_market(100, SYMBOLS)
     said = np.stack([knowing(market), inverted(knowing(market))], axis=1)

@@ -7,7 +7,15 @@ from schemas.codec import decode, encode
 from schemas.frames import encode_rows, polars_schema, to_messages
 from schemas.ids import derive_id
 from schemas.opinions import OpinionPooled
-from tests.operators.vote.markets import build_panel, constant, knowing, make_market, run, silent
+from tests.operators.vote.markets import (
+    build_panel,
+    constant,
+    count_mixes,
+    knowing,
+    make_market,
+    run,
+    silent,
+)
 
 NAMES = ["good", "constant", "silent"]
 WORDS = {"sell": 0, "hold": 1, "buy": 2, "abstain": -1}
@@ -73,12 +81,13 @@ def test_an_id_follows_from_the_feature_vector():
     assert one.id == derive_id("model.opinions", market, one.event_time_ns, 0, one.cause)
 
 
-def test_the_mix_of_records_is_that_of_the_ballots():
-    panel, _, _, built = opinions()
+def test_the_mix_of_records_is_that_of_the_opinions():
+    _, opinion, said, built = opinions()
+    expected = count_mixes(NAMES, said, opinion)
     for place, name in enumerate(NAMES):
         stances = np.array([WORDS[one.stances[place]] for one in built])
-        assert count_mix(name, stances) == panel.ballots.mixes(NAMES)[place]
+        assert count_mix(name, stances) == expected[place]
     pooled = np.array([WORDS[one.pooled_stance] for one in built])
-    assert count_mix("pooled", pooled) == panel.ballots.mixes(NAMES)[3]
+    assert count_mix("pooled", pooled) == expected[3]
     decided = np.array([WORDS[one.decided_stance] for one in built])
-    assert count_mix("after threshold", decided) == panel.ballots.mixes(NAMES)[4]
+    assert count_mix("after threshold", decided) == expected[4]
