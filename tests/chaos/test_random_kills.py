@@ -33,6 +33,7 @@ from tests.chaos.twins import (
     differing_tables,
     differing_topics,
     last_ledger,
+    read_changes,
     read_log,
     sign_again,
     write_log,
@@ -139,7 +140,12 @@ def _play(
     )
     prepare(calm)
     copy_keys(settings, calm)
-    given = read_log(settings, (*GIVEN[:1], *COMMANDS, *GIVEN[1:]))
+    instruments, ticks = GIVEN
+    given = [
+        *read_log(settings, (instruments, *COMMANDS)),
+        *read_changes(settings),
+        *read_log(settings, (ticks,)),
+    ]
     write_log(calm, sign_again(calm, given))
     with running(calm, {"trading": 1, "archive": 1}) as flows:
         wait_until(finished(calm, ("trading", "archive")), "the calm run", flows, QUIET_SECONDS)

@@ -16,6 +16,7 @@ from infra.kafka.producer import BatchProducer
 from infra.records import FetchedRecord
 from infra.settings import Settings
 from schemas.codec import decode, encode
+from schemas.models import ModelEventKind, ModelEventRecorded
 from schemas.operations import ControlCommanded
 from schemas.topics import full_name
 from tests.integration.end_state import (
@@ -31,6 +32,7 @@ GIVEN = ("market.instruments", "market.ticks")
 """Topics that come from outside."""
 COMMANDS = ("ops.control", "ops.applied")
 """Topics that say what an operator did and from when it counted."""
+_OF_BARS = (ModelEventKind.WEIGHTS, ModelEventKind.SCORED, ModelEventKind.DRIFT)
 
 Located = tuple[str, int, FetchedRecord]
 """Topic, partition and record."""
@@ -45,6 +47,19 @@ def read_log(settings: Settings, topics: Iterable[str]) -> list[Located]:
     ]
     rank = {topic: number for number, topic in enumerate(topics)}
     return sorted(found, key=lambda each: (rank[each[0]], each[2].timestamp_ms))
+
+
+def read_changes(settings: Settings) -> list[Located]:
+    """Return what says from when which version of a model counted, as `read_log` does.
+
+    Like an applied command it is an answer to what an operator did, not to the ticks: a log with the
+    answers of the account and without those of the lanes would let the models begin behind both.
+    """
+    return [
+        each
+        for each in read_log(settings, (ModelEventRecorded.topic,))
+        if decode(ModelEventRecorded, each[2].value or b"").kind not in _OF_BARS
+    ]
 
 
 def write_log(settings: Settings, records: Iterable[Located], seconds: float = 0.0) -> None:
