@@ -12,6 +12,7 @@ TITLES = {
     "archive": "Archive",
     "latency": "Latency at speed 1",
     "memory": "Memory",
+    "models": "Models at one bar close",
 }
 HEAD = """# Benchmarks
 

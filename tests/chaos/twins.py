@@ -56,10 +56,16 @@ def read_changes(settings: Settings) -> list[Located]:
     answers of the account and without those of the lanes would let the models begin behind both.
     """
     return [
-        each
-        for each in read_log(settings, (ModelEventRecorded.topic,))
-        if decode(ModelEventRecorded, each[2].value or b"").kind not in _OF_BARS
+        (topic, partition, _of_first_writer(record))
+        for topic, partition, record in read_log(settings, (ModelEventRecorded.topic,))
+        if decode(ModelEventRecorded, record.value or b"").kind not in _OF_BARS
     ]
+
+
+def _of_first_writer(record: FetchedRecord) -> FetchedRecord:
+    """Return `record` as if no writer had died before it: the calm lanes go on behind it."""
+    headers = [(name, b"1" if name == "epoch" else value) for name, value in record.headers or ()]
+    return record._replace(headers=headers)
 
 
 def write_log(settings: Settings, records: Iterable[Located], seconds: float = 0.0) -> None:
