@@ -76,7 +76,7 @@ def _measure_latency(bench: Bench, models: Chosen, closes: int) -> list[Found]:
         reason = "the recording of 1-minute bars is not here"
         return [Skipped(benchmark="latency", name=name, reason=reason)]
     settings = bench.stack.settings(
-        f"latency_{models}",
+        f"latency-{models}",
         bars=BarSettings(timeframes=("1m",), lateness_ms=LATENESS_MS),
         **voters_at("1m", models=models, folder=bench.folder),
     )
@@ -211,7 +211,7 @@ def _measure_memory(bench: Bench, models: Chosen, timeframe: Timeframe | None) -
         reason = "the trade recording is not here"
         return [Skipped(benchmark="memory", name=peak, reason=reason)]
     chosen = voters_at(timeframe, models=models, folder=bench.folder)
-    settings = bench.stack.settings(f"memory_{models}", **chosen)
+    settings = bench.stack.settings(f"memory-{models}", **chosen)
     session = load.open()
     with running(settings, {"trading": 1}) as flows:
         bench.say(f"memory: {load.name}")

@@ -43,7 +43,7 @@ def _trade(
     timeframe: Timeframe | None = "5m",
 ) -> Figure:
     chosen = voters_at(timeframe, models=models, folder=bench.folder)
-    settings = bench.stack.settings(f"trading_{models}", **chosen)
+    settings = bench.stack.settings(f"trading-{models}", **chosen)
     bench.say(f"trading: publishing {load.name} as {encoding}")
     ticks = publish(settings, load.open(), encoding, BATCH)  # type: ignore[arg-type]
     rates: list[float] = []

@@ -21,7 +21,7 @@ from dataflows.stack import kafka_settings, store_settings
 from infra.settings import Settings
 from infra.stack.process import find_free_port
 from infra.stack.supervise import Supervisor
-from schemas.operations import Command
+from schemas.operations import Command, SettingsPublished
 from schemas.settings import KafkaSettings, PortfolioSettings, ServeSettings, StoreSettings
 from schemas.times import parse_time_ns
 from tests.chaos.figures import Figures
@@ -142,7 +142,8 @@ def _play(
     copy_keys(settings, calm)
     instruments, ticks = GIVEN
     given = [
-        *read_log(settings, (instruments, *COMMANDS)),
+        # What was answered names the settings under which it was.
+        *read_log(settings, (instruments, SettingsPublished.topic, *COMMANDS)),
         *read_changes(settings),
         *read_log(settings, (ticks,)),
     ]
