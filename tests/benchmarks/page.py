@@ -35,6 +35,10 @@ def render_page(document: dict[str, Any]) -> str:
         f"- Versions: {', '.join(f'{name} {number}' for name, number in versions.items())}",
         f"- Commit: {document['commit']}; run: {size}",
     ]
+    measured = {figure["benchmark"] for figure in document["figures"]}
+    left_out = [title for benchmark, title in TITLES.items() if benchmark not in measured]
+    if left_out:
+        lines.append(f"- Not measured in this run: {'; '.join(left_out)}")
     for benchmark, title in TITLES.items():
         figures = [figure for figure in document["figures"] if figure["benchmark"] == benchmark]
         if figures:
