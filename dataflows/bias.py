@@ -5,17 +5,15 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
-import polars as pl
 
 from dataflows.stack import kafka_settings
-from infra.folder_sink import topic_file
+from infra.folder_sink import read_topic
 from infra.kafka.reading import read_backwards
 from infra.kafka.topics import topic_ends
 from infra.settings import Settings
 from operators.vote import ActionMix, count_mix
 from operators.vote.ballots import ACTIONS, DECIDED, POOLED
 from schemas.codec import decode
-from schemas.frames import polars_schema
 from schemas.opinions import OpinionPooled
 from schemas.topics import full_name
 
@@ -42,12 +40,7 @@ def read_opinions(settings: Settings, last: int) -> list[OpinionPooled]:
 
 def load_opinions(folder: Path, last: int) -> list[OpinionPooled]:
     """Return the last opinions of a backtest; raises FileNotFoundError without its file."""
-    path = topic_file(folder, OpinionPooled.topic)
-    if not path.is_file():
-        msg = f"folder {str(folder)!r} must hold a backtest; found no {path.name}; run one into it"
-        raise FileNotFoundError(msg)
-    frame = pl.read_parquet(path, columns=list(polars_schema(OpinionPooled)))
-    rows = frame.sort("event_time_ns", "id").tail(last).to_dicts()
+    rows = read_topic(folder, OpinionPooled).sort("event_time_ns", "id").tail(last).to_dicts()
     return [msgspec.convert(row, OpinionPooled) for row in rows]
 
 

@@ -16,14 +16,11 @@ from infra.records import FetchedRecord
 from infra.settings import Settings
 from schemas.batches import ProgressMarked
 from schemas.codec import decode, find_header
-from schemas.models import ModelEventKind, ModelEventRecorded
+from schemas.models import BAR_KINDS, ModelEventKind, ModelEventRecorded
 from schemas.operations import ACCOUNT_COMMANDS, AlertRaised, ControlCommanded
 from schemas.opinions import OpinionPooled
 from schemas.signals import SignalEmitted
 from schemas.topics import full_name
-
-_OF_BARS = frozenset({ModelEventKind.WEIGHTS, ModelEventKind.SCORED, ModelEventKind.DRIFT})
-"""Events that follow from bars: from what the version of that time said."""
 
 
 class KnownModels(Struct, frozen=True, kw_only=True):
@@ -52,7 +49,7 @@ def read_known_models(settings: Settings, partition: int, known: KnownCommands) 
     newest_ns = max(
         _newest_ns(settings, SignalEmitted, partition),
         _newest_ns(settings, OpinionPooled, partition),
-        *(each.effective_from_ns for each in events if each.kind in _OF_BARS),
+        *(each.effective_from_ns for each in events if each.kind in BAR_KINDS),
     )
     return KnownModels(
         events=events,

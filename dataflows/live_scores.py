@@ -6,13 +6,13 @@ import polars as pl
 
 from dataflows.registry import artefact_folders
 from dataflows.stack import kafka_settings
-from infra.folder_sink import topic_file
+from infra.folder_sink import read_topic
 from infra.kafka.reading import read_to_end
 from infra.kafka.topics import topic_ends
 from infra.report.live_scores import Bands, LiveScore, read_bands, score_live
 from infra.settings import Settings
 from schemas.codec import decode
-from schemas.frames import polars_schema, to_frame
+from schemas.frames import to_frame
 from schemas.models import ModelEventRecorded
 from schemas.topics import full_name
 
@@ -38,11 +38,7 @@ def score_environment(settings: Settings) -> list[LiveScore]:
 
 def score_folder(settings: Settings, folder: Path) -> list[LiveScore]:
     """Return the live scores of a backtest; raises FileNotFoundError without its file."""
-    path = topic_file(folder, _TOPIC)
-    if not path.is_file():
-        msg = f"folder {str(folder)!r} must hold a backtest; found no {path.name}; run one into it"
-        raise FileNotFoundError(msg)
-    return _score(settings, pl.read_parquet(path, columns=list(polars_schema(ModelEventRecorded))))
+    return _score(settings, read_topic(folder, ModelEventRecorded))
 
 
 def _score(settings: Settings, events: pl.DataFrame) -> list[LiveScore]:

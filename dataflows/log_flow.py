@@ -29,7 +29,7 @@ from infra.serve import Workload
 from infra.settings import Settings, load_settings, settings_hash
 from schemas.codec import Origin, decode
 from schemas.instruments import InstrumentBook
-from schemas.models import ModelEventKind, ModelEventRecorded
+from schemas.models import BAR_KINDS, ModelEventRecorded
 from schemas.operations import AlertRaised, ControlCommanded, DeadLetterRecorded
 from schemas.topics import TOPICS
 
@@ -50,7 +50,6 @@ WRITES = {
     ),
 }  # fmt: skip
 """Topics that each flow may write."""
-_REMADE = frozenset({ModelEventKind.WEIGHTS, ModelEventKind.DRIFT, ModelEventKind.SCORED})
 TICKS = "market.ticks"
 INPUTS = {
     "trading": (TICKS,),
@@ -146,7 +145,7 @@ def _is_remade(record: FetchedRecord) -> bool:
         kind = decode(ModelEventRecorded, record.value or b"").kind
     except msgspec.DecodeError:
         return False
-    return kind in _REMADE
+    return kind in BAR_KINDS
 
 
 def recovery_folder(settings: Settings, name: str, partitions: Sequence[int]) -> Path:

@@ -13,7 +13,7 @@ from infra.kafka.topics import topic_ends
 from infra.settings import Settings, load_settings
 from infra.stack.supervise import NotRunningError, Supervisor
 from schemas.codec import decode
-from schemas.models import ModelEventKind, ModelEventRecorded
+from schemas.models import VERSION_KINDS, ModelEventKind, ModelEventRecorded
 from schemas.operations import Command
 from schemas.topics import full_name
 
@@ -23,7 +23,6 @@ VOTING_FLOWS = frozenset({"trading", "signals"})
 _ALIVE = frozenset({"starting", "running"})
 """supervisord calls a process `starting` for its first seconds, in which it works already."""
 _TOPIC = ModelEventRecorded.topic
-_CHANGES = frozenset({ModelEventKind.ACTIVATED, ModelEventKind.ROLLED_BACK, ModelEventKind.RETIRED})
 
 
 class Adoption(Struct, frozen=True, kw_only=True):
@@ -140,6 +139,6 @@ def read_live(settings: Settings) -> list[ModelEventRecorded]:
     for partition in ends:
         for record in read_to_end(kafka, name, partition)[0]:
             event = decode(ModelEventRecorded, record.value or b"")
-            if event.kind in _CHANGES:
+            if event.kind in VERSION_KINDS:
                 live[event.model, partition] = event
     return [live[key] for key in sorted(live)]

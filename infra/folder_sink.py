@@ -26,6 +26,16 @@ def write_topic(folder: Path, message: type[Struct], messages: Sequence[Struct])
     to_frame(message, list(messages)).write_parquet(topic_file(folder, topic))
 
 
+def read_topic(folder: Path, message: type[Struct]) -> pl.DataFrame:
+    """Return the columns of a topic's messages; raises FileNotFoundError without its file."""
+    topic: str = message.topic  # type: ignore[attr-defined]
+    path = topic_file(folder, topic)
+    if not path.is_file():
+        msg = f"folder {str(folder)!r} must hold a backtest; found no {path.name}; run one into it"
+        raise FileNotFoundError(msg)
+    return pl.read_parquet(path, columns=list(polars_schema(message)))
+
+
 class FolderSink(FixedPartitionedSink[list[Outgoing], None]):
     """Writes lists of `Outgoing` to files that did not exist before."""
 

@@ -4,6 +4,8 @@ import os
 import secrets
 from pathlib import Path
 
+from infra.whole_files import write_new
+
 OWNER_ONLY = 0o700
 _OWNER_READS_AND_WRITES = 0o600
 
@@ -32,14 +34,10 @@ def create_private(path: Path, content: bytes) -> None:
     """
     make_private(path.parent)
     fresh = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    write_new(fresh, content, mode=_OWNER_READS_AND_WRITES)
     try:
-        with os.fdopen(os.open(fresh, flags, _OWNER_READS_AND_WRITES), "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
         os.link(fresh, path)
     except FileExistsError:
         pass
     finally:
-        fresh.unlink(missing_ok=True)
+        fresh.unlink()

@@ -24,7 +24,7 @@ def write_new(path: Path, content: bytes, *, mode: int = 0o644) -> None:
 def replace_file(path: Path, content: bytes) -> None:
     """Put `content` in the place of `path` at once; raises OSError and changes nothing if it fails."""
     fresh = path.with_name(f".{path.name}.new")
-    # Left by a process that died; the caller holds the lock, so nobody is writing it.
+    # Left by a process that died: of a file that several may write the caller holds the lock.
     fresh.unlink(missing_ok=True)
     write_new(fresh, content)
     try:

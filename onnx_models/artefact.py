@@ -141,6 +141,24 @@ def _compare_batches(session: OnnxSession, rows: Float32Array, seed: int) -> flo
     )
 
 
+def check_parity(parity: Parity) -> dict[str, Any]:
+    """Return what every gate asks of an export: enough rows compared, and no answer of the batch's."""
+    return {
+        "parity_max": check(parity.difference_max, f"<= {PARITY_MAX}", passed=True),
+        "parity_rows": check(
+            parity.rows, f">= {PARITY_ROWS_MIN}", passed=parity.rows >= PARITY_ROWS_MIN
+        ),
+        "batch_difference_max": check(
+            parity.batch_difference_max, "== 0", passed=parity.batch_difference_max == 0.0
+        ),
+    }
+
+
+def check(value: float, rule: str, *, passed: bool) -> dict[str, Any]:
+    """Return one line of a gate: what was found, what was asked, and the verdict."""
+    return {"value": value, "rule": rule, "passed": passed}
+
+
 def judge_gate(parity: Parity, spread: Mapping[str, Any]) -> dict[str, Any]:
     """Return what is required of a version before it may be active, what was found, and `passed`.
 
@@ -153,22 +171,16 @@ def judge_gate(parity: Parity, spread: Mapping[str, Any]) -> dict[str, Any]:
         and spread["commonest_std"] < COMMONEST_STD_MIN
     )
     checks = {
-        "parity_max": _check(parity.difference_max, f"<= {PARITY_MAX}", passed=True),
-        "parity_rows": _check(
-            parity.rows, f">= {PARITY_ROWS_MIN}", passed=parity.rows >= PARITY_ROWS_MIN
-        ),
-        "batch_difference_max": _check(
-            parity.batch_difference_max, "== 0", passed=parity.batch_difference_max == 0.0
-        ),
-        "confidence_p90_less_p10": _check(
+        **check_parity(parity),
+        "confidence_p90_less_p10": check(
             distance, f">= {CONFIDENCE_SPREAD_MIN}", passed=distance >= CONFIDENCE_SPREAD_MIN
         ),
-        "commonest_share": _check(
+        "commonest_share": check(
             spread["commonest_share"],
             f"<= {COMMONEST_SHARE_MAX}, or its confidence deviates by {COMMONEST_STD_MIN}",
             passed=not constant,
         ),
-        "commonest_confidence_std": _check(
+        "commonest_confidence_std": check(
             spread["commonest_std"], "measured with the share above", passed=not constant
         ),
     }
@@ -203,10 +215,6 @@ def _remove(folder: Path) -> None:
         for one in folder.iterdir():
             one.unlink()
         folder.rmdir()
-
-
-def _check(value: float, rule: str, *, passed: bool) -> dict[str, Any]:
-    return {"value": value, "rule": rule, "passed": passed}
 
 
 def _enough_rows(inputs: Float32Array, seed: int) -> Float32Array:

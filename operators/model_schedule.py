@@ -14,7 +14,7 @@ from msgspec import Struct
 
 from operators.voters.onnx_vote import Scorer
 from schemas.ids import derive_id
-from schemas.models import ModelEventKind, ModelEventRecorded
+from schemas.models import VERSION_KINDS, ModelEventKind, ModelEventRecorded
 from schemas.operations import AlertRaised, Command, ControlCommanded
 
 BEGINNING_NS = 0
@@ -25,8 +25,7 @@ _KINDS = {
     Command.ACTIVATE: ModelEventKind.ACTIVATED,
     Command.ROLLBACK: ModelEventKind.ROLLED_BACK,
 }
-_CHANGES = frozenset({*_KINDS.values(), ModelEventKind.RETIRED})
-_SCHEDULED = frozenset({*_CHANGES, ModelEventKind.REFUSED})
+_SCHEDULED = VERSION_KINDS | {ModelEventKind.REFUSED}
 
 
 class ModelLoader(Protocol):
@@ -252,7 +251,7 @@ class ModelSchedule:
         self._counts[model] = self._counts.get(model, 0) + 1
         if event.cause:
             self._answered.add(event.cause)
-        if event.kind in _CHANGES:
+        if event.kind in VERSION_KINDS:
             self._spans.setdefault(model, []).append(event)
         if event.kind is ModelEventKind.REFUSED:
             self._refusals.setdefault(model, set()).add((event.version, event.reason))

@@ -28,6 +28,14 @@ class ModelEventKind(StrEnum):
     """How good the model's probabilities were."""
 
 
+VERSION_KINDS = frozenset(
+    {ModelEventKind.ACTIVATED, ModelEventKind.ROLLED_BACK, ModelEventKind.RETIRED}
+)
+"""Events that change which version serves."""
+BAR_KINDS = frozenset({ModelEventKind.WEIGHTS, ModelEventKind.DRIFT, ModelEventKind.SCORED})
+"""Events that follow from bars, and from what the version of that time said: a replay makes them again."""
+
+
 class ModelEventRecorded(Struct, frozen=True, kw_only=True):
     """A change of a model that serves in one partition, written before anything that depends on it.
 

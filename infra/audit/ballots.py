@@ -9,6 +9,7 @@ from typing import NamedTuple
 from infra.audit.pooling import HALF_STEP, count_costs
 from infra.audit.report import Check, Place
 from infra.audit.serving import ModelHistory
+from infra.audit.votes import alike
 from infra.settings import Settings
 from schemas.fields import Action, Stance
 from schemas.opinions import OpinionPooled
@@ -89,8 +90,10 @@ class SignalVoteAudit:
 
     def is_gone(self, series: Series, time_ns: int) -> bool:
         """Return whether the opinion on a bar may have been there and is kept no longer."""
-        closes = [] if self.whole else self._closes_of(series)
-        return not self.whole and (not closes or time_ns < closes[0])
+        if self.whole:
+            return False
+        closes = self._closes_of(series)
+        return not closes or time_ns < closes[0]
 
     def see(self, place: Place, signal: SignalEmitted, terms: Terms) -> None:
         """Check pool, agreement, edge, votes and versions of a signal."""
@@ -204,6 +207,4 @@ def _edges_bps(
 
 
 def _near(rounded: float | None, exact: float | None) -> bool:
-    if rounded is None or exact is None:
-        return rounded is exact
-    return abs(rounded - exact) <= HALF_STEP
+    return alike(rounded, exact, HALF_STEP)

@@ -7,7 +7,7 @@ record, weights and versions from `model.events`, the volatility from the featur
 from math import fsum
 from typing import NamedTuple
 
-from infra.audit.ballots import Said, SignalVoteAudit, Terms
+from infra.audit.ballots import Said, Series, SignalVoteAudit, Terms
 from infra.audit.evidence import Evidence
 from infra.audit.pooling import (
     CLASSES,
@@ -37,9 +37,6 @@ AGREEMENTS = frozenset({"", *(name for name, _ in CLASSES)})
 _VOLATILITY = "volatility_30"
 _DECIDED = {-1: {"sell"}, 0: {"sell", "buy"}, 1: {"buy"}}
 """What an edge above the threshold decides, by direction; 0 where rounding hides it."""
-
-Series = tuple[str, str, str]
-"""Venue, symbol and timeframe."""
 
 
 class _Vector(NamedTuple):

@@ -4,10 +4,8 @@ from bisect import bisect_right, insort
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from schemas.models import ModelEventKind, ModelEventRecorded
+from schemas.models import VERSION_KINDS, ModelEventKind, ModelEventRecorded
 
-_SERVING = frozenset({ModelEventKind.ACTIVATED, ModelEventKind.ROLLED_BACK})
-_SPANS = _SERVING | {ModelEventKind.RETIRED}
 _FLOOR = "floor:"
 """How the reason of a weight begins where no trade may rest on the voter."""
 
@@ -43,8 +41,8 @@ class ModelHistory:
     def see(self, event: ModelEventRecorded) -> None:
         """Keep what changes a version or a weight; a refused version changes neither."""
         owner = (event.partition, event.model)
-        if event.kind in _SPANS:
-            serves = event.kind in _SERVING
+        if event.kind in VERSION_KINDS:
+            serves = event.kind != ModelEventKind.RETIRED
             named = (event.version, event.content_hash) if serves else ("", "")
             span = Version(event.effective_from_ns, *named)
             insort(self._versions.setdefault(owner, []), span, key=lambda one: one.from_ns)

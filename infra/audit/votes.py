@@ -75,7 +75,7 @@ class VoteAudit:
     def _check_pool(self, place: Place, signal: SignalEmitted, pooled: Distribution | None) -> None:
         found = (signal.probability_sell, signal.probability_hold, signal.probability_buy)
         expected = (None, None, None) if pooled is None else pooled
-        if not all(_alike(a, b) for a, b in zip(expected, found, strict=True)):
+        if not all(alike(a, b, SCORE_TOLERANCE) for a, b in zip(expected, found, strict=True)):
             rule = "the pooled probabilities follow from the votes and their weights"
             self._check.violate(rule, place, signal.id, expected, found)
         score = count_score(pooled, signal.multiplier)
@@ -102,7 +102,8 @@ class VoteAudit:
             self._check.violate(rule, place, key, "a distribution", said)
 
 
-def _alike(expected: float | None, found: float | None) -> bool:
+def alike(expected: float | None, found: float | None, tolerance: float) -> bool:
+    """Return whether both are unknown, or both known and no further apart than `tolerance`."""
     if expected is None or found is None:
         return expected is found
-    return abs(expected - found) <= SCORE_TOLERANCE
+    return abs(expected - found) <= tolerance

@@ -93,16 +93,28 @@ def score_live(events: pl.DataFrame, bands: Bands, scored_min: int = SCORED_MIN)
 
     Where lanes disagree on the version, those with the newest score count.
     """
-    newest = (
+    newest = newest_scores(events).group_by("model")
+    return [
+        _score_one(str(name), rows, bands, scored_min)
+        for (name,), rows in sorted(newest, key=lambda group: str(group[0][0]))
+    ]
+
+
+def newest_scores(events: pl.DataFrame) -> pl.DataFrame:
+    """Return the newest score of each voter in each lane, in order of time."""
+    return (
         events.filter(pl.col("kind") == ModelEventKind.SCORED.value)
         .drop_nulls(["scored_events", "log_loss"])
         .sort("effective_from_ns", maintain_order=True)
         .unique(["model", "partition"], keep="last", maintain_order=True)
     )
-    return [
-        _score_one(str(name), rows, bands, scored_min)
-        for (name,), rows in sorted(newest.group_by("model"), key=lambda group: str(group[0][0]))
-    ]
+
+
+def pool_scores(scores: pl.DataFrame) -> tuple[int, float | None]:
+    """Return how many predictions `scores` rest on, and their mean log-loss; None without any."""
+    count = int(scores["scored_events"].sum())
+    total = (scores["log_loss"] * scores["scored_events"]).sum()
+    return count, float(total) / count if count else None
 
 
 def summarise_live_scores(session: SessionTables, bands: Bands | None) -> dict[str, Any]:
@@ -127,9 +139,7 @@ def _score_one(name: str, newest: pl.DataFrame, bands: Bands, scored_min: int) -
     version, content_hash = ordered["version"][-1], ordered["content_hash"][-1]
     # A lane that has not adopted the newest version yet scored another one.
     same = ordered.filter(pl.col("version") == version)
-    scored = int(same["scored_events"].sum())
-    total = (same["log_loss"] * same["scored_events"]).sum()
-    log_loss = float(total) / scored if scored else None
+    scored, log_loss = pool_scores(same)
     band = bands.get(content_hash)
     return LiveScore(
         model=name,

@@ -4,8 +4,9 @@ from typing import Any
 
 import polars as pl
 
+from infra.report.live_scores import newest_scores, pool_scores
 from infra.report.session import SessionTables
-from schemas.models import ModelEventKind
+from schemas.models import VERSION_KINDS, ModelEventKind
 
 DEFINITION = (
     "each prediction was made before its label was known; the log-loss is discounted, newest labels "
@@ -31,13 +32,7 @@ def _summarise_model(name: str, told: pl.DataFrame, events: pl.DataFrame) -> dic
     ordered = told.sort("effective_from_ns", maintain_order=True)
     weights = ordered.filter(pl.col("kind") == ModelEventKind.WEIGHTS.value)
     newest = weights.unique("partition", keep="last", maintain_order=True)
-    scored = (
-        ordered.filter(pl.col("kind") == ModelEventKind.SCORED.value)
-        .unique("partition", keep="last", maintain_order=True)
-        .drop_nulls(["scored_events", "log_loss"])
-    )
-    count = int(scored["scored_events"].sum())
-    loss = (scored["log_loss"] * scored["scored_events"]).sum() / count if count else None
+    count, loss = pool_scores(newest_scores(ordered))
     return {
         "model": name,
         "scored": count,
@@ -52,15 +47,7 @@ def _summarise_model(name: str, told: pl.DataFrame, events: pl.DataFrame) -> dic
 
 def _changes(events: pl.DataFrame) -> list[dict[str, Any]]:
     """Return how many lanes adopted or refused each version, in order of name."""
-    kinds = [
-        kind.value
-        for kind in (
-            ModelEventKind.ACTIVATED,
-            ModelEventKind.ROLLED_BACK,
-            ModelEventKind.RETIRED,
-            ModelEventKind.REFUSED,
-        )
-    ]
+    kinds = [kind.value for kind in (*VERSION_KINDS, ModelEventKind.REFUSED)]
     keys = ["model", "kind", "version", "reason"]
     found = events.filter(pl.col("kind").is_in(kinds))
     return found.group_by(keys).agg(lanes=pl.len().cast(pl.Int64)).sort(keys).to_dicts()

@@ -26,10 +26,10 @@ from infra.onnx_session import (
     OnnxSession,
 )
 from onnx_models.artefact import (
-    PARITY_MAX,
-    PARITY_ROWS_MIN,
     SELF_TEST_ROWS,
     Parity,
+    check,
+    check_parity,
     measure_parity,
     open_session,
     write_artefact,
@@ -299,21 +299,13 @@ def judge_regime(
 
     `reason` says in words what serves and why.
     """
-    checks: dict[str, Any] = {
-        "parity_max": _check(parity.difference_max, f"<= {PARITY_MAX}", passed=True),
-        "parity_rows": _check(
-            parity.rows, f">= {PARITY_ROWS_MIN}", passed=parity.rows >= PARITY_ROWS_MIN
-        ),
-        "batch_difference_max": _check(
-            parity.batch_difference_max, "== 0", passed=parity.batch_difference_max == 0.0
-        ),
-    }
+    checks = check_parity(parity)
     for period, callers in scored.items():
         for measure in ("accuracy", "balanced_accuracy"):
             difference = callers[name]["less_rule"][measure]
             low = difference["interval_95"][0]
             rule = "lower end of the interval of the difference to the rule > 0"
-            checks[f"{period}_{measure}_less_rule"] = _check(low, rule, passed=low > 0.0)
+            checks[f"{period}_{measure}_less_rule"] = check(low, rule, passed=low > 0.0)
     worse = [period for period, callers in scored.items() if not is_better(callers[name])]
     passed = all(one["passed"] for one in checks.values())
     reason = (
@@ -323,7 +315,3 @@ def judge_regime(
         else f"the rule serves: {name} is not surely better in {', '.join(worse) or 'parity rows'}"
     )
     return {"passed": passed, "reason": reason, "checks": checks}
-
-
-def _check(value: float, rule: str, *, passed: bool) -> dict[str, Any]:
-    return {"value": value, "rule": rule, "passed": passed}

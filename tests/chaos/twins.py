@@ -16,7 +16,7 @@ from infra.kafka.producer import BatchProducer
 from infra.records import FetchedRecord
 from infra.settings import Settings
 from schemas.codec import decode, encode
-from schemas.models import ModelEventKind, ModelEventRecorded
+from schemas.models import BAR_KINDS, ModelEventRecorded
 from schemas.operations import ControlCommanded
 from schemas.topics import full_name
 from tests.integration.end_state import (
@@ -32,7 +32,6 @@ GIVEN = ("market.instruments", "market.ticks")
 """Topics that come from outside."""
 COMMANDS = ("ops.control", "ops.applied")
 """Topics that say what an operator did and from when it counted."""
-_OF_BARS = (ModelEventKind.WEIGHTS, ModelEventKind.SCORED, ModelEventKind.DRIFT)
 
 Located = tuple[str, int, FetchedRecord]
 """Topic, partition and record."""
@@ -58,7 +57,7 @@ def read_changes(settings: Settings) -> list[Located]:
     return [
         (topic, partition, _of_first_writer(record))
         for topic, partition, record in read_log(settings, (ModelEventRecorded.topic,))
-        if decode(ModelEventRecorded, record.value or b"").kind not in _OF_BARS
+        if decode(ModelEventRecorded, record.value or b"").kind not in BAR_KINDS
     ]
 
 

@@ -3,7 +3,8 @@ import pytest
 
 from schemas.codec import CONTRACT_VERSION, decode, encode
 from schemas.exports import contract_classes
-from tests.contracts.samples import GOLDEN, describe_fields, has_grown, samples
+from tests.contracts.growth import describe_fields, has_grown
+from tests.contracts.samples import GOLDEN, samples
 
 CLASSES = {each.__name__: each for each in contract_classes()}
 RELEASED_FIELDS = msgspec.json.decode((GOLDEN / "fields.json").read_bytes())
