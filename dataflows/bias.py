@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import msgspec
 import numpy as np
 
 from dataflows.stack import kafka_settings
@@ -13,6 +12,7 @@ from infra.kafka.topics import topic_ends
 from infra.settings import Settings
 from operators.vote import ActionMix, count_mix
 from operators.vote.ballots import ACTIONS, DECIDED, POOLED
+from schemas.checked import convert
 from schemas.codec import decode
 from schemas.opinions import OpinionPooled
 from schemas.topics import full_name
@@ -41,7 +41,7 @@ def read_opinions(settings: Settings, last: int) -> list[OpinionPooled]:
 def load_opinions(folder: Path, last: int) -> list[OpinionPooled]:
     """Return the last opinions of a backtest; raises FileNotFoundError without its file."""
     rows = read_topic(folder, OpinionPooled).sort("event_time_ns", "id").tail(last).to_dicts()
-    return [msgspec.convert(row, OpinionPooled) for row in rows]
+    return [convert(row, OpinionPooled) for row in rows]
 
 
 def _newest(found: list[OpinionPooled], last: int) -> list[OpinionPooled]:

@@ -19,6 +19,7 @@ import msgspec
 from msgspec import Struct
 
 from infra.private_folder import make_private
+from schemas.checked import decoder
 
 
 class LeaseHeldError(Exception):
@@ -158,7 +159,7 @@ def holder_identity(folder: Path) -> str:
 
 def _found(descriptor: int) -> str:
     try:
-        holder = msgspec.json.decode(os.pread(descriptor, 4096, 0), type=Holder)
+        holder: Holder = decoder(Holder).decode(os.pread(descriptor, 4096, 0))
     except (msgspec.DecodeError, OSError):
         return "one that has not written its name yet"
     since = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(holder.since_ns / 1e9))

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import onnxruntime as ort
 from msgspec import Struct
 
+from schemas.checked import decoder
 from schemas.features import (
     FEATURE_SCHEMAS,
     SEQUENCE_SCHEMAS,
@@ -178,7 +179,8 @@ def load_card(folder: Path) -> ModelCard:
 
 
 def _decode_card(content: bytes) -> ModelCard:
-    return msgspec.json.decode(content, type=ModelCard)
+    card: ModelCard = decoder(ModelCard).decode(content)
+    return card
 
 
 def _refuse_card(name: str, error: object) -> ModelRefusedError:

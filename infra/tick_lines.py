@@ -15,6 +15,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from infra.tick_scan import FIELDS, FLOATS, KINDS, SIDES, Scanned, scan_lines
+from schemas.checked import decoder
 from schemas.ticks import LINE_BYTES_MAX, TICK_WIRE, DeadLetterReason, TickLine
 
 BLANK: Final = b" \t\r\n"
@@ -22,7 +23,7 @@ BLANK: Final = b" \t\r\n"
 
 _NESTED_MAX: Final = 32
 _INT64_MIN, _INT64_MAX = -(2**63), 2**63 - 1
-_decoder = msgspec.json.Decoder(TickLine)
+_decoder = decoder(TickLine)
 
 Integers = NDArray[np.int64]
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from onnx_models.evaluation import Yardstick
 from onnx_models.families import FitRecord, FloatArray
+from schemas.checked import decoder
 
 
 class FoldResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,8 +48,8 @@ def load_fold(path: Path, rows: int) -> FoldResult | None:
             result = FoldResult(
                 probabilities=found["probabilities"],
                 expected_returns=found.get("expected_returns"),
-                yardstick=msgspec.json.decode(found["yardstick"].tobytes(), type=Yardstick),
-                record=msgspec.json.decode(found["record"].tobytes(), type=FitRecord),
+                yardstick=decoder(Yardstick).decode(found["yardstick"].tobytes()),
+                record=decoder(FitRecord).decode(found["record"].tobytes()),
             )
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         # A fold that cannot be read is a fold that was not finished; it is made again.

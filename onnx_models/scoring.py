@@ -13,6 +13,7 @@ from onnx_models.dataset import DataSet
 from onnx_models.evaluation import Judged, Yardstick, evaluate, reliability
 from onnx_models.families import FloatArray, IntArray
 from onnx_models.periods import FixedBaseline, answer_rows, read_outcomes
+from schemas.checked import convert
 from schemas.features import FEATURE_SCHEMAS, SEQUENCE_SCHEMAS, FeatureSchema, SequenceSchema
 
 IN_SAMPLE = "IN-SAMPLE"
@@ -160,7 +161,7 @@ def _judge(session: OnnxSession, data: DataSet, rows: IntArray) -> Judged:
     return Judged(
         probabilities=answers,
         outcomes=read_outcomes(data, session.card.horizon_bars, rows),
-        yardstick=msgspec.convert(session.card.evaluation["yardstick"], Yardstick),
+        yardstick=convert(session.card.evaluation["yardstick"], Yardstick),
     )
 
 
@@ -168,7 +169,7 @@ def _score_baselines(
     card: ModelCard, data: DataSet, rows: IntArray, *, in_sample: bool
 ) -> Iterator[Scored]:
     """Yield the baselines that the first model was compared with, as they were fitted then."""
-    baselines = msgspec.convert(card.training["baselines"], dict[str, FixedBaseline])
+    baselines = convert(card.training["baselines"], dict[str, FixedBaseline])
     for name, fixed in baselines.items():
         yield _scored(name, "", fixed.judge(data, rows), in_sample=in_sample)
 

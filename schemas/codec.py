@@ -7,10 +7,12 @@ reader fills the field's default; `tests/contracts` decodes golden bytes of ever
 
 from functools import cache
 from hashlib import sha256
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import msgspec
 from msgspec import Struct
+
+from schemas.checked import decoder
 
 M = TypeVar("M", bound=Struct)
 
@@ -23,15 +25,10 @@ def encode(message: Struct) -> bytes:
     return _encoder.encode(message)
 
 
-@cache
-def _decoder(message: type[Struct]) -> msgspec.json.Decoder[Any]:
-    return msgspec.json.Decoder(message)
-
-
 def decode(message: type[M], value: bytes) -> M:
     """Return the message in `value`; raises msgspec.DecodeError naming the path that is wrong."""
     try:
-        decoded: M = _decoder(message).decode(value)
+        decoded: M = decoder(message).decode(value)
     except RecursionError as error:
         msg = f"{message.__name__} must be a flat object; found nesting beyond the limit"
         raise msgspec.DecodeError(msg) from error

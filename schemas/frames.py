@@ -6,10 +6,11 @@ from functools import cache
 from itertools import accumulate, chain
 from typing import Any
 
-import msgspec
 import polars as pl
 import pyarrow as pa
 from msgspec import Struct, inspect
+
+from schemas.checked import convert
 
 UNSIGNED_FIELDS = frozenset({"missing_mask"})
 """Integers that use all 64 bits."""
@@ -108,8 +109,7 @@ def _as_text(dtype: pl.DataType) -> pl.DataType:
 def to_messages(message: type[Struct], frame: pl.DataFrame) -> list[Any]:
     """Return the rows of `frame` as messages; raises msgspec.ValidationError for a row that is none."""
     return [
-        msgspec.convert(row, message, strict=False, builtin_types=(Decimal,))
-        for row in frame.to_dicts()
+        convert(row, message, strict=False, builtin_types=(Decimal,)) for row in frame.to_dicts()
     ]
 
 

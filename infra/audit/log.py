@@ -16,6 +16,7 @@ from msgspec import Struct
 from infra.audit.report import Place
 from infra.settings import Settings
 from schemas.batches import ProgressMarked
+from schemas.checked import convert
 from schemas.settings import KafkaSettings
 from schemas.ticks import CONTENT_ARROW
 from schemas.topics import TOPICS, full_name
@@ -314,7 +315,7 @@ class FolderLog:
 
 def _convert(kind: type[Struct], row: dict[str, Any]) -> Any:
     try:
-        return msgspec.convert(row, kind, strict=False)
+        return convert(row, kind, strict=False)
     except msgspec.ValidationError as error:
         return error
 

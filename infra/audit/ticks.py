@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from infra.audit.log import TICKS, LogRecord, TickRow
 from infra.audit.report import Check, Place
+from schemas.checked import convert, decoder
 from schemas.ddl import TICK_SIDES
 from schemas.fields import Provenance
 from schemas.market import InstrumentListed
@@ -41,7 +42,7 @@ _BLANK = b" \t\r\n"
 _KINDS = {"heartbeat": KIND_HEARTBEAT, "trade": KIND_TRADE, "quote": KIND_QUOTE}
 _EXACT: dict[float, Decimal] = {}
 _EXACT_MAX = 500_000
-_decode_line = msgspec.json.Decoder(TickLine).decode
+_decode_line = decoder(TickLine).decode
 
 
 class Tick(NamedTuple):
@@ -115,7 +116,7 @@ def _text_line(number: int, line: bytes) -> Line:
 def _row_line(row: TickRow) -> Line:
     fields = {name: row.fields.get(name) for name in TICK_WIRE}
     try:
-        return Line(row.line, msgspec.convert(fields, TickLine), "", None)
+        return Line(row.line, convert(fields, TickLine), "", None)
     except msgspec.ValidationError as error:
         return Line(row.line, None, str(error), None)
 

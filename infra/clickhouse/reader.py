@@ -5,10 +5,10 @@ from decimal import Decimal
 from enum import Enum
 from typing import Any, TypeVar
 
-import msgspec
 from clickhouse_connect.driver.client import Client
 from msgspec import Struct
 
+from schemas.checked import convert
 from schemas.ddl import clickhouse_columns, table_name, time_columns
 from schemas.frames import polars_schema
 
@@ -43,7 +43,7 @@ def read_messages(
     sql += f" LIMIT {limit}" if limit else ""
     rows = client.query(sql, parameters=dict(parameters)).result_rows
     return [
-        msgspec.convert(
+        convert(
             {name: _plain(value) for name, value in zip(names, row, strict=True)},
             message,
             builtin_types=(Decimal,),

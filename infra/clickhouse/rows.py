@@ -7,11 +7,11 @@ from decimal import Decimal
 from functools import cache, lru_cache
 from typing import Any, NamedTuple, Protocol
 
-import msgspec
 import polars as pl
 from msgspec import NODEFAULT, Struct, inspect
 
 from schemas.batches import ProgressMarked
+from schemas.checked import decoder
 from schemas.codec import encode, schema_header
 from schemas.ddl import LOG_FRAME, time_columns
 from schemas.frames import polars_schema, text_schema
@@ -67,7 +67,7 @@ def rows_of(
     found: list[_Located] = []
     invalid: list[DeadLetterRecorded] = []
     skipped = 0
-    decode, usual = _decoder(message).decode, schema_header(message)
+    decode, usual = decoder(message).decode, schema_header(message)
     for partition, records in batches:
         for record in records:
             headers: dict[str, bytes | None] = dict(record.headers or ())
@@ -94,11 +94,6 @@ def _refused(
 ) -> DeadLetterRecorded:
     reason = DeadLetterReason.UNDECODABLE
     return build_dead_letter(topic, partition, offset, -1, reason, detail, value)
-
-
-@cache
-def _decoder(message: type[Struct]) -> msgspec.json.Decoder[Any]:
-    return msgspec.json.Decoder(message)
 
 
 def _check_header(message: type[Struct], named: bytes | None) -> None:

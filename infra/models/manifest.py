@@ -9,6 +9,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from infra.onnx_session import ModelCard
+from schemas.checked import decoder
 
 FORMAT = 1
 CHANGES_KEPT = 200
@@ -198,7 +199,7 @@ def encode_manifest(manifest: Manifest) -> bytes:
 def decode_manifest(content: bytes) -> Manifest:
     """Return the manifest in verified bytes; raises RegistryError if this release cannot read it."""
     try:
-        manifest = msgspec.json.decode(content, type=Manifest)
+        manifest: Manifest = decoder(Manifest).decode(content)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         msg = f"registry must have a readable manifest; {error}; restore it or use a newer release"
         raise RegistryError(msg) from error

@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from msgspec import Struct
 
 from infra.private_folder import create_private
+from schemas.checked import decoder
 
 LOCAL_SIGNER = "local"
 KEY_NAME = "registry.pem"
@@ -112,10 +113,11 @@ def encode_signatures(signatures: list[Signature]) -> bytes:
 def decode_signatures(content: bytes) -> list[Signature]:
     """Return the signatures in `content`; raises SignatureRefusedError if it is no such file."""
     try:
-        return msgspec.json.decode(content, type=list[Signature])
+        signatures: list[Signature] = decoder(list[Signature]).decode(content)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         msg = f"file of signatures must be a list of them; {error}; sign the registry again"
         raise SignatureRefusedError(msg) from error
+    return signatures
 
 
 def verify(manifest: bytes, signatures: list[Signature], public_keys: Mapping[str, str]) -> str:
