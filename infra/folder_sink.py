@@ -10,9 +10,16 @@ from msgspec import Struct
 
 from schemas.batches import Outgoing
 from schemas.frames import polars_schema, to_frame
-from schemas.topics import TOPICS, message_topics
+from schemas.topics import Topic, message_topics
 
-ROWS_PER_GROUP = 65_536
+MESSAGES_PER_FRAME = 512
+"""Messages of a topic that wait as objects, which take many times the memory of their columns."""
+
+BYTES_PER_GROUP = 2 * 2**20
+"""Rows of a topic that wait take about so much at most: then they are written as a row group."""
+
+COLUMN_BYTES = 512
+"""What a column of a frame takes beside its values, so that many small frames are not kept long."""
 
 
 def topic_file(folder: Path, topic: str) -> Path:
@@ -37,7 +44,7 @@ def read_topic(folder: Path, message: type[Struct]) -> pl.DataFrame:
 
 
 class FolderSink(FixedPartitionedSink[list[Outgoing], None]):
-    """Writes lists of `Outgoing` to files that did not exist before."""
+    """Writes lists of `Outgoing` to files that did not exist before; keeps a bounded part of them."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -66,63 +73,74 @@ class FolderSinkPartition(StatefulSinkPartition[list[Outgoing], None]):
     """The one part of a `FolderSink`."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._writers: dict[str, pq.ParquetWriter] = {}
-        self._waiting: dict[str, list[pl.DataFrame]] = {}
-        self._messages: dict[str, list[object]] = {}
+        self._files = {topic.name: _TopicFile(folder, topic) for topic in message_topics()}
 
     def write_batch(self, values: list[list[Outgoing]]) -> None:
         """Keep the rows; write a row group once there are enough."""
         for records in values:
             for outgoing in records:
-                topic = outgoing.topic
-                if outgoing.messages:
-                    waiting = self._messages.setdefault(topic, [])
-                    waiting += outgoing.messages
-                    if len(waiting) >= ROWS_PER_GROUP:
-                        self._keep(topic, self._frame_of(topic))
+                file = self._files[outgoing.topic]
+                file.add_messages(outgoing.messages)
                 frame = outgoing.frame()
                 if frame is not None:
-                    self._keep(topic, frame)
+                    file.add_frame(frame)
 
     def snapshot(self) -> None:
         """Keep no state: a backtest is not resumed."""
 
     def close(self) -> None:
         """Write what is left; every topic gets a file, also an empty one."""
-        for topic in message_topics():
-            if self._messages.get(topic.name):
-                self._keep(topic.name, self._frame_of(topic.name))
-            self._write(topic.name)
-        for writer in self._writers.values():
-            writer.close()
+        for file in self._files.values():
+            file.close()
 
-    def _frame_of(self, topic: str) -> pl.DataFrame:
-        message = TOPICS[topic].message
-        assert message is not None
-        return to_frame(message, self._messages.pop(topic))
 
-    def _keep(self, topic: str, frame: pl.DataFrame) -> None:
-        waiting = self._waiting.setdefault(topic, [])
-        waiting.append(frame)
-        if sum(part.height for part in waiting) >= ROWS_PER_GROUP:
-            self._write(topic)
+class _TopicFile:
+    """The file of one topic and the rows that wait to be written to it."""
 
-    def _write(self, topic: str) -> None:
-        message = TOPICS[topic].message
-        assert message is not None
-        schema = polars_schema(message)
-        parts = self._waiting.pop(topic, [pl.DataFrame(schema=schema)])
+    def __init__(self, folder: Path, topic: Topic) -> None:
+        assert topic.message is not None
+        self._message = topic.message
+        self._schema = polars_schema(topic.message)
+        self._path = topic_file(folder, topic.name)
+        self._writer: pq.ParquetWriter | None = None
+        self._messages: list[Struct] = []
+        self._frames: list[pl.DataFrame] = []
+        self._bytes = 0
+
+    def add_messages(self, messages: Sequence[Struct]) -> None:
+        self._messages += messages
+        if len(self._messages) >= MESSAGES_PER_FRAME:
+            self._lay_out()
+
+    def add_frame(self, frame: pl.DataFrame) -> None:
+        self._frames.append(frame)
+        self._bytes += int(frame.estimated_size()) + frame.width * COLUMN_BYTES
+        if self._bytes >= BYTES_PER_GROUP:
+            self._write()
+
+    def close(self) -> None:
+        self._lay_out()
+        if self._frames or self._writer is None:
+            self._write()
+        assert self._writer is not None
+        self._writer.close()
+
+    def _lay_out(self) -> None:
+        """Make a frame of the messages."""
+        if self._messages:
+            messages, self._messages = self._messages, []
+            self.add_frame(to_frame(self._message, messages))
+
+    def _write(self) -> None:
+        frames = self._frames or [pl.DataFrame(schema=self._schema)]
+        self._frames, self._bytes = [], 0
         table = (
-            pl.concat(parts)
-            .select(pl.col(name).cast(dtype) for name, dtype in schema.items())
+            pl.concat(frames)
+            .select(pl.col(name).cast(dtype) for name, dtype in self._schema.items())
             .to_arrow(compat_level=pl.CompatLevel.oldest())
         )
-        if topic not in self._writers:
-            self._writers[topic] = pq.ParquetWriter(
-                topic_file(self._folder, topic),
-                table.schema,
-                compression="zstd",
-                compression_level=1,
+        if self._writer is None:
+            self._writer = pq.ParquetWriter(
+                self._path, table.schema, compression="zstd", compression_level=1
             )
-        self._writers[topic].write_table(table)
+        self._writer.write_table(table)

@@ -237,8 +237,8 @@ class Recording:
 
     def _sorted_parts(self) -> Iterator[pl.DataFrame]:
         newest_ns: int | None = None
-        for part in self._parts(self.skipped):
-            ordered = part.sort("event_time_ns", maintain_order=True)
+        # By `map` nobody keeps the part in the order of the file beside the one by time.
+        for ordered in map(_by_time, self._parts(self.skipped)):
             if not ordered.height:
                 continue
             if newest_ns is not None and ordered["event_time_ns"][0] < newest_ns:
@@ -254,8 +254,8 @@ class Recording:
     def _parts(self, skipped: Counter[str]) -> Iterator[pl.DataFrame]:
         scan = _scan(self.path)
         for offset in range(0, self.rows, ROWS_IN_MEMORY_MAX):
-            part = scan.slice(offset, ROWS_IN_MEMORY_MAX).collect(engine="in-memory")
-            yield self._usable(part, skipped)
+            rows = scan.slice(offset, ROWS_IN_MEMORY_MAX)
+            yield self._usable(rows.collect(engine="in-memory"), skipped)
 
     def _usable(self, part: pl.DataFrame, skipped: Counter[str]) -> pl.DataFrame:
         names = [name for name in _TYPES if name in part.columns]
@@ -360,6 +360,10 @@ def _timeframe_ns(timeframe: str) -> int:
         )
         raise ValueError(msg)
     return int(number) * units[unit] * 1_000_000_000
+
+
+def _by_time(part: pl.DataFrame) -> pl.DataFrame:
+    return part.sort("event_time_ns", maintain_order=True)
 
 
 def _within(part: pl.DataFrame, start_ns: int | None, end_ns: int | None) -> pl.DataFrame:

@@ -60,7 +60,9 @@ def load_environment(
         name=environment or database,
         source="environment",
         frames=frames | {tables.BARS: series},
-        settling_bars=reader.read(BarClosed, _settling(reader.table(SignalEmitted)), {}),
+        settling_bars=reader.read(BarClosed, _settling(reader.table(SignalEmitted)), {}).select(
+            tables.SETTLING
+        ),
         coverage=coverage,
         counts=reader.read_counts() | {topic: frame.height for topic, frame in frames.items()},
         latency=reader.read_latency(),
@@ -94,8 +96,8 @@ class _Reader:
         return f"{self._database}.{table_name(topic_of(message))}"
 
     def read(self, message: type[Struct], where: str, parameters: dict[str, Any]) -> pl.DataFrame:
-        """Return the rows of `message` in the order of event time and log."""
-        schema = polars_schema(message)
+        """Return the rows of `message` as they are loaded, in the order of event time and log."""
+        schema = {name: polars_schema(message)[name] for name in tables.loaded_names(message)}
         times = time_columns(message)
         # Another alias than the column's name, which the server would use in WHERE as well.
         columns = ", ".join(
@@ -112,7 +114,7 @@ class _Reader:
         frame = self._frame(sql, parameters)
         return frame.select(
             pl.col(f"out_{name}").cast(dtype).alias(name) for name, dtype in schema.items()
-        )
+        ).select(tables.loaded_columns(message))
 
     def read_coverage(self) -> pl.DataFrame:
         """Return which bars there are."""

@@ -306,7 +306,11 @@ def summarise_costs(session: SessionTables) -> dict[str, Any]:
     turnover = sum(map(_notional, fills.to_dicts()), Decimal(0))
     fees = total(fills["fee"])
     market = fills.filter(pl.col("purpose").is_in(MARKET_PURPOSES))
-    by_purpose = fills.group_by("purpose").agg(pl.col("slippage_bps").mean()).sort("purpose")
+    # One by one: threads that share a mean add up its floats in an order of their own.
+    by_purpose = {
+        purpose: _mean(fills.filter(pl.col("purpose") == purpose)["slippage_bps"])
+        for purpose in sorted(fills["purpose"].unique())
+    }
     none = "nothing was filled"
     return {
         "turnover_usd": text(turnover),
@@ -316,7 +320,7 @@ def summarise_costs(session: SessionTables) -> dict[str, Any]:
             "|price - tick price| x quantity of entries and exits at market; a stop or a target "
             "fills at a level of its own, so its spread cannot be told apart"
         ),
-        "slippage_bps_mean_by_purpose": dict(by_purpose.rows()),
+        "slippage_bps_mean_by_purpose": by_purpose,
     } | known(
         fees_bps_of_turnover=(float(fees * BPS / turnover) if turnover else None, none),
         slippage_bps_mean=(_mean(fills["slippage_bps"]), none),

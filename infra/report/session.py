@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -37,6 +38,25 @@ LOADED: tuple[type[Struct], ...] = (
 )
 """Messages whose every record is loaded; bars are loaded in part, features only counted."""
 
+READ: Mapping[str, tuple[str, ...]] = {
+    BARS: ("venue", "symbol", "timeframe", "close_time_ns", "high", "low", "close"),
+    OpinionPooled.topic: ("event_time_ns", "pooled_buy", "decided_stance"),
+    DecisionMade.topic: (
+        "id", "cause", "account", "strategy", "venue", "symbol", "event_time_ns", "action",
+        "verdict", "denial", "justification",
+    ),
+}  # fmt: skip
+"""Columns that the figures read, of topics whose other columns are most of their memory."""
+
+VOTE_FIELDS = (
+    "voter", "kind", "version", "content_hash", "stance", "probability_sell", "probability_buy",
+    "weight",
+)  # fmt: skip
+"""What the figures read of a vote."""
+
+SETTLING = ("venue", "symbol", "timeframe", "close_time_ns", "close")
+"""Columns of the bars at which the horizons of signals closed."""
+
 COUNTED = (BARS, FEATURES, *(message.topic for message in LOADED if hasattr(message, "topic")))
 
 SETTINGS_FILE = "settings.json"
@@ -70,14 +90,14 @@ LATENCY = pl.Schema(
 
 @dataclass(frozen=True, kw_only=True)
 class SessionTables:
-    """Frames of one session by topic, each with the columns of `schemas.frames.polars_schema`."""
+    """Frames of one session by topic, each with the columns of `loaded_schema`."""
 
     name: str
     source: Literal["folder", "environment"]
     frames: Mapping[str, pl.DataFrame]
     """By topic; `market.bars` holds only the series that the report draws."""
     settling_bars: pl.DataFrame
-    """The bars at which the horizons of the signals closed, as far as they exist."""
+    """The bars (`SETTLING`) at which the horizons of the signals closed, as far as they exist."""
     coverage: pl.DataFrame
     """Number and span of all bars, by series, timeframe and provenance (`COVERAGE`)."""
     counts: Mapping[str, int]
@@ -109,13 +129,34 @@ def empty_frame(topic: str) -> pl.DataFrame:
     """Return a frame of `topic` without rows; raises KeyError for an unknown topic."""
     message = TOPICS[topic].message
     assert message is not None
-    return pl.DataFrame(schema=polars_schema(message))
+    return pl.DataFrame(schema=loaded_schema(message))
+
+
+def loaded_names(message: type[Struct]) -> list[str]:
+    """Return the columns of `message` that are loaded."""
+    return list(READ.get(topic_of(message), polars_schema(message)))
+
+
+def loaded_columns(message: type[Struct]) -> list[pl.Expr]:
+    """Return the columns of `message` as they are loaded: of a vote only `VOTE_FIELDS`."""
+    vote = pl.struct(pl.element().struct.field(name) for name in VOTE_FIELDS)
+    return [
+        pl.col(name).list.eval(vote) if name == "votes" else pl.col(name)
+        for name in loaded_names(message)
+    ]
+
+
+@cache
+def loaded_schema(message: type[Struct]) -> pl.Schema:
+    """Return the schema of a frame of `message` as it is loaded."""
+    whole = pl.LazyFrame(schema=polars_schema(message))
+    return whole.select(loaded_columns(message)).collect_schema()
 
 
 def load_folder(path: Path) -> SessionTables:
     """Return the session that `path` holds as one Parquet file per topic; a missing file is empty.
 
-    Bars and features are scanned, never held whole.
+    Bars and features are scanned, never held whole, and of the others what a figure reads.
 
     Raises:
         FileNotFoundError: `path` is no folder.
@@ -125,7 +166,9 @@ def load_folder(path: Path) -> SessionTables:
         msg = f"session folder must exist; found {str(path)!r}; run a backtest with --out first"
         raise FileNotFoundError(msg)
     frames = {
-        topic_of(message): _scan_file(path, message).collect(engine="streaming")
+        topic_of(message): in_order(
+            _scan_file(path, message).select(loaded_columns(message)).collect(engine="streaming")
+        )
         for message in LOADED
     }
     features = _scan_file(path, FeaturesComputed).select(pl.len()).collect(engine="streaming")
@@ -142,7 +185,12 @@ def build_session(name: str, messages: Iterable[Struct]) -> SessionTables:
     rows: dict[str, list[Struct]] = {topic: [] for topic in COUNTED}
     for message in messages:
         rows.get(topic_of(type(message)), []).append(message)
-    frames = {topic_of(message): to_frame(message, rows[topic_of(message)]) for message in LOADED}
+    frames = {
+        topic_of(message): in_order(
+            to_frame(message, rows[topic_of(message)]).select(loaded_columns(message))
+        )
+        for message in LOADED
+    }
     return _assemble(name, frames, to_frame(BarClosed, rows[BARS]).lazy(), len(rows[FEATURES]))
 
 
@@ -162,21 +210,24 @@ def _assemble(
         .collect(engine="streaming")
     )
     wanted = wanted_series(frames[OrderFilled.topic], coverage)
-    series = bars.filter(pl.col("timeframe") == choose_timeframe(coverage)).join(
-        wanted.lazy(), on=list(SERIES), how="semi"
+    series = (
+        bars.select(loaded_columns(BarClosed))
+        .filter(pl.col("timeframe") == choose_timeframe(coverage))
+        .join(wanted.lazy(), on=list(SERIES), how="semi")
     )
-    settling = bars.join(
-        settling_keys(frames[SignalEmitted.topic]).lazy(),
-        on=["venue", "symbol", "timeframe", "close_time_ns"],
-        how="semi",
+    settling_at = settling_keys(frames[SignalEmitted.topic])
+    settling = (
+        bars.select(SETTLING)
+        # The join keeps all that it is given until it ends: most bars are of other timeframes.
+        .filter(pl.col("timeframe").is_in(settling_at["timeframe"].unique().to_list()))
+        .join(settling_at.lazy(), on=settling_at.columns, how="semi")
     )
     counts = {topic: frame.height for topic, frame in frames.items()}
     settings = frames[SettingsPublished.topic]
     return SessionTables(
         name=name,
         source="folder",
-        frames={topic: in_order(frame) for topic, frame in frames.items()}
-        | {BARS: in_order(series.collect(engine="streaming"))},
+        frames=frames | {BARS: in_order(series.collect(engine="streaming"))},
         settling_bars=in_order(settling.collect(engine="streaming")),
         coverage=coverage,
         counts=counts | {BARS: int(coverage["bars"].sum()), FEATURES: features},

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import infra.recordings as recordings_module
@@ -216,7 +216,6 @@ def chunks(times, source):
         yield pl.DataFrame({"event_time_ns": part, "source": [source] * len(part)})
 
 
-@settings(deadline=None)
 @given(
     st.lists(st.lists(st.integers(0, 9), max_size=12), min_size=1, max_size=4),
     st.integers(1, 5),

@@ -70,7 +70,7 @@ def test_every_reason_has_words():
     assert set(MEANINGS) == set(DenialReason)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.lists(st.sampled_from(list(DenialReason)), max_size=30))
 def test_denials_by_reason_strategy_and_action_sum_to_all_denials(reasons):
     of = signal(RSI, BTC, 1)

@@ -9,10 +9,16 @@ from infra.clickhouse.migrations import prepare_database
 from infra.clickhouse.writer import ArchiveWriter
 from infra.folder_sink import topic_file
 from infra.report.environment import load_environment
-from infra.report.session import COVERAGE, build_session, choose_timeframe, load_folder
+from infra.report.session import (
+    COVERAGE,
+    build_session,
+    choose_timeframe,
+    load_folder,
+    loaded_schema,
+)
 from infra.report.summary import summarise
 from schemas.codec import Origin, build_headers, encode
-from schemas.frames import polars_schema, to_frame
+from schemas.frames import to_frame
 from schemas.settings import StoreSettings
 from schemas.topics import TOPICS
 from tests.infra.clickhouse.records import Record, batches_of
@@ -47,7 +53,7 @@ def test_missing_files_are_empty_frames_of_their_message(tmp_path):
     found = load_folder(tmp_path)
     for topic, frame in found.frames.items():
         assert frame.is_empty()
-        assert frame.schema == polars_schema(TOPICS[topic].message)
+        assert frame.schema == loaded_schema(TOPICS[topic].message)
     assert found.coverage.schema == COVERAGE
 
 
@@ -114,7 +120,7 @@ def test_environment_gives_the_summary_of_its_records(archive, summary):
         "p99_ms": 5.0,
     }
     for topic, frame in session.frames.items():
-        assert frame.schema == polars_schema(TOPICS[topic].message)
+        assert frame.schema == loaded_schema(TOPICS[topic].message)
 
 
 @pytest.mark.stack
