@@ -33,7 +33,7 @@ SYMBOLS = ("BTCUSDT", "ETHUSDT", "SOLUSDT")
 class Excerpt(Struct, frozen=True, kw_only=True):
     """Which part of the shipped recordings a session holds."""
 
-    start: str = "2024-07-10T00:00:00"
+    start: str = "2024-07-18T00:00:00"
     end: str = TRADES_FROM
     symbols: tuple[str, ...] = SYMBOLS
     trades: bool = True

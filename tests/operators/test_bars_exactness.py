@@ -8,7 +8,7 @@ from fractions import Fraction
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from operators._bar_cells import to_quantity
@@ -133,7 +133,6 @@ def describe_plainly(bar, trades, partition, missed):
     }
 
 
-@settings(deadline=None)
 @given(log=logs(), timeframes=st.sets(st.sampled_from(TIMEFRAMES), min_size=1), draw=st.data())
 def test_any_cut_into_batches_gives_the_same_bars_in_the_same_order(log, timeframes, draw):
     expected = build_bars(log, [(0, len(log))], timeframes=sorted(timeframes))
@@ -145,7 +144,6 @@ def test_any_cut_into_batches_gives_the_same_bars_in_the_same_order(log, timefra
     assert one_by_one.equals(expected)
 
 
-@settings(deadline=None)
 @given(log=logs(), timeframes=st.sets(st.sampled_from(TIMEFRAMES), min_size=1))
 def test_bars_equal_those_of_a_plain_loop_in_decimal(log, timeframes):
     watermark_ns = screen_plainly(log)[1]
@@ -164,7 +162,6 @@ def test_bars_equal_those_of_a_plain_loop_in_decimal(log, timeframes):
     assert found == expected
 
 
-@settings(deadline=None)
 @given(log=logs(), draw=st.data())
 def test_a_machine_restored_from_pickled_state_under_other_numbers_gives_the_same_bars(log, draw):
     book, other = build_book(), build_book(reverse=True)
@@ -186,7 +183,6 @@ def test_a_machine_restored_from_pickled_state_under_other_numbers_gives_the_sam
     assert pl.concat(frames).equals(expected)
 
 
-@settings(deadline=None)
 @given(log=logs(), draw=st.data())
 def test_open_and_closed_bars_together_hold_every_accepted_trade(log, draw):
     screen, machine, book = TickScreen(2, LATENESS_NS), BarMachine(2, ("5m",), {}), build_book()
@@ -204,7 +200,6 @@ def test_open_and_closed_bars_together_hold_every_accepted_trade(log, draw):
     assert closed + still_open["trades"].sum() == trades
 
 
-@settings(deadline=None)
 @given(units=st.integers(0, 2**53 - 1), decimals=st.integers(0, 12))
 def test_a_sum_of_sizes_becomes_the_float_whose_text_is_its_decimal(units, decimals):
     high, low = np.array([units >> 32]), np.array([units & 0xFFFFFFFF])

@@ -108,7 +108,7 @@ def test_a_new_version_begins_without_the_record_of_the_old_one():
     assert all("; on the floor" in lightgbm(one).reason for one in later)
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(st.lists(st.integers(0, 2 * HOURS), max_size=6), st.booleans())
 def test_any_cut_and_any_restart_around_a_change_gives_the_same(cuts, restart):
     known = [activation(change_ns())]

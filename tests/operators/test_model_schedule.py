@@ -296,7 +296,7 @@ STEPS = st.lists(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(STEPS, st.lists(st.integers(1, 400), max_size=6))
 def test_any_number_of_crashes_and_any_cut_leave_one_version_per_event_time(steps, cuts):
     shelf = Shelf(broken={"broken"})

@@ -4,7 +4,7 @@ from decimal import Decimal
 
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from operators.reconstruct import BAR_COLUMNS, rebuild_trades, timeframe_ns
@@ -126,7 +126,6 @@ def bars(draw):
     )
 
 
-@settings(deadline=None)
 @given(st.lists(bars(), max_size=8))
 def test_rebuilt_trades_give_back_the_bar_exactly(given_bars):
     numbered = [row | {"ts_ns": START_NS + i * MINUTES_5_NS} for i, row in enumerate(given_bars)]

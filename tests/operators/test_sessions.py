@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from operators.sessions import SessionTable
@@ -55,7 +55,6 @@ def test_sessions_that_are_unsorted_overlapping_empty_or_uncovered_are_refused(o
         build_table(opens, closes)
 
 
-@settings(deadline=None)
 @given(edges=st.sets(st.integers(0, 1000), min_size=2, max_size=20), instant=st.integers(0, 999))
 def test_location_equals_a_plain_search(edges, instant):
     ordered = sorted(edges)[: len(edges) // 2 * 2]

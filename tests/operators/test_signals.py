@@ -80,7 +80,7 @@ def test_excerpt_makes_every_voter_speak():
     assert len(signals) > 50
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(st.lists(st.floats(0.0, 1.0), max_size=12), st.booleans())
 def test_any_cut_and_any_pickle_in_between_changes_nothing(cuts, restart):
     expected, state = uncut()

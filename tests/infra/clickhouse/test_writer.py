@@ -201,7 +201,7 @@ VALUES = st.one_of(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(values=st.lists(VALUES, max_size=30), cut=st.integers(0, 30))
 def test_every_record_is_a_row_or_a_dead_letter_however_the_log_is_cut(values, cut):
     records = [Record(offset, value, None) for offset, value in enumerate(values)]

@@ -55,8 +55,9 @@ def written(kafka, environment):
 
 
 def test_what_another_flow_wrote_of_ours_is_not_written_again(open_sink, written):
-    open_sink(writer="trading/0-1").write_batch(alerts(1, 2))
-    open_sink(writer="x").snapshot()
+    first = open_sink(writer="trading/0-1")
+    first.write_batch(alerts(1, 2))
+    first.snapshot()
     split = open_sink(writer="features/0", owns=owns_all)
     assert split.awaited == 2
     split.write_batch(alerts(1, 2, 3))

@@ -203,7 +203,7 @@ ACTIONS = st.lists(
 )
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(ACTIONS)
 def test_pruning_never_takes_what_serves_or_served_before(actions):
     with TemporaryDirectory() as folder:

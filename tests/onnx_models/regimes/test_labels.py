@@ -79,7 +79,7 @@ def columns(frame):
     return frame["open"].to_numpy(), frame["close"].to_numpy()
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(seed=st.integers(0, 10_000), row=st.integers(FIRST, 1500))
 def test_no_history_of_the_inputs_moves_a_label(seed, row):
     changed = shuffled(bars(), row - GAP + 1, row + 1, seed)

@@ -36,13 +36,13 @@ def run(bars: pl.DataFrame, cuts: list[int], *, restart: bool = False) -> pl.Dat
     return pl.concat(parts)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(cuts=CUTS)
 def test_no_cut_of_the_stream_changes_a_bit(cuts):
     assert same_bits(run(BARS, cuts), run(BARS, [0, BARS.height]))
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(cuts=CUTS)
 def test_restart_from_a_snapshot_changes_no_bit(cuts):
     assert same_bits(run(BARS, cuts, restart=True), run(BARS, [0, BARS.height]))
@@ -63,7 +63,7 @@ def test_values_do_not_depend_on_later_bars():
     assert not same_bits(run(spoilt, [0, BARS.height])[500:], whole[500:])
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(data=st.data())
 def test_other_series_in_between_change_no_bit(data):
     names = ["A", "B", "C"]
@@ -153,7 +153,7 @@ def test_values_return_when_a_flat_spell_ends():
     assert np.isfinite(tail).all()
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     closes=st.lists(
         st.sampled_from([1e-12, 1e-8, 0.1, 0.3, 1.0, 1.0, 1.0, 7.0, 6e4, 1e15]),

@@ -56,7 +56,7 @@ def same_bits(left, right) -> bool:
     )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     symbols=st.lists(st.sampled_from(["A", "B", "C"]), max_size=40),
     cuts=st.lists(st.integers(0, 40), max_size=6),

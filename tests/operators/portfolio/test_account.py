@@ -80,9 +80,7 @@ def test_protective_orders_count_towards_the_rate():
 
 
 @pytest.mark.acceptance("S-111", criterion="one outcome per closed leg, from fills alone")
-@hypothesis_settings(
-    max_examples=60, deadline=None, suppress_health_check=list(HealthCheck), database=None
-)
+@hypothesis_settings(max_examples=60, suppress_health_check=list(HealthCheck), database=None)
 @given(market=markets())
 def test_outcomes_are_the_closed_legs_and_their_fills(market):
     _, records = at_once(market)
@@ -102,9 +100,7 @@ def test_outcomes_are_the_closed_legs_and_their_fills(market):
         assert outcome.entry_fills + outcome.exit_fills == len(fills)
 
 
-@hypothesis_settings(
-    max_examples=100, deadline=None, suppress_health_check=list(HealthCheck), database=None
-)
+@hypothesis_settings(max_examples=100, suppress_health_check=list(HealthCheck), database=None)
 @given(market=markets())
 @pytest.mark.acceptance("S-177", criterion="no prefix of a history exceeds a cap when it sends")
 def test_no_prefix_exceeds_a_cap_when_an_entry_is_sent(market):

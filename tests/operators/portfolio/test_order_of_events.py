@@ -156,9 +156,7 @@ def pieces_of(market, data):
     return ordered
 
 
-@hypothesis_settings(
-    max_examples=150, deadline=None, suppress_health_check=list(HealthCheck), database=None
-)
+@hypothesis_settings(max_examples=150, suppress_health_check=list(HealthCheck), database=None)
 @given(market=markets(), data=st.data())
 def test_every_cut_interleaving_and_restart_gives_the_same_records(market, data):
     _, expected = at_once(market)
@@ -170,9 +168,7 @@ def test_every_cut_interleaving_and_restart_gives_the_same_records(market, data)
     assert found == expected
 
 
-@hypothesis_settings(
-    max_examples=150, deadline=None, suppress_health_check=list(HealthCheck), database=None
-)
+@hypothesis_settings(max_examples=150, suppress_health_check=list(HealthCheck), database=None)
 @given(market=markets())
 def test_every_history_keeps_the_invariants(market):
     target, records = at_once(market)

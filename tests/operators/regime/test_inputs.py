@@ -34,7 +34,7 @@ def whole():
     return regime_inputs(machine().extend(BarColumns.of(BARS)))
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(cuts=CUTS)
 def test_no_cut_and_no_restart_changes_a_bit(cuts):
     one, parts = machine(), []

@@ -52,7 +52,7 @@ def history(calls, machine=None):
 def test_no_regime_changes_without_three_equal_calls_in_a_row(measured):
     changes = 0
 
-    @settings(deadline=None, max_examples=200)
+    @settings(max_examples=200)
     @given(runs=RUNS)
     def check(runs):
         nonlocal changes
@@ -161,7 +161,7 @@ def run(cuts, *, restart=False):
     return found, machine.state
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(cuts=st.lists(st.integers(0, FRAME.height), max_size=10), restart=st.booleans())
 def test_no_cut_and_no_restart_changes_a_record(cuts, restart):
     found, state = run([0, *sorted(cuts), FRAME.height], restart=restart)
