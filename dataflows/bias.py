@@ -11,7 +11,7 @@ from infra.kafka.reading import read_backwards
 from infra.kafka.topics import topic_ends
 from infra.settings import Settings
 from operators.vote import ActionMix, count_mix
-from operators.vote.ballots import ACTIONS, DECIDED, POOLED
+from operators.vote.ballots import ACTIONS, CENTRED, DECIDED, POOLED
 from schemas.checked import convert
 from schemas.codec import decode
 from schemas.opinions import OpinionPooled
@@ -49,12 +49,16 @@ def _newest(found: list[OpinionPooled], last: int) -> list[OpinionPooled]:
 
 
 def count_mixes(opinions: Sequence[OpinionPooled]) -> list[ActionMix]:
-    """Return the mix of every voter, in order of name, then of the pool and behind the threshold."""
+    """Return the mix of every stage, in order: voters by name, what counts of each, pool, threshold."""
     names = sorted({name for one in opinions for name in one.voters})
-    stages: dict[str, list[str]] = {name: [] for name in [*names, POOLED, DECIDED]}
+    voters = [*names, *(f"{name} {CENTRED}" for name in names)]
+    stages: dict[str, list[str]] = {name: [] for name in [*voters, POOLED, DECIDED]}
     for one in opinions:
-        for name, stance in zip(one.voters, one.stances, strict=True):
-            stages[name].append(stance)
+        # A record of before tilts were taken off holds what was said alone.
+        said = zip(one.voters, one.raw_stances or one.stances, one.stances, strict=True)
+        for name, raw, counted in said:
+            stages[name].append(raw)
+            stages[f"{name} {CENTRED}"].append(counted)
         stages[POOLED].append(one.pooled_stance)
         stages[DECIDED].append(one.decided_stance)
     return [

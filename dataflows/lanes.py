@@ -26,7 +26,7 @@ from schemas.market import BarClosed, TickLate
 from schemas.models import ModelEventRecorded
 from schemas.operations import AlertRaised, ControlCommanded, DeadLetterRecorded
 
-STATE_VERSION = 4
+STATE_VERSION = 5
 
 
 class LaneItem(Struct, kw_only=True):

@@ -13,7 +13,7 @@ from msgspec import Struct
 from operators.bar_columns import BarColumns
 from operators.vote import CLASSES, Opinion
 from operators.vote.records import build_opinions
-from operators.voters.base import Answers
+from operators.voters.base import Answers, choose_stance
 from schemas.fields import Stance
 from schemas.signals import Vote
 
@@ -99,6 +99,7 @@ class Polled:
     def _votes(self, row: int) -> list[Vote]:
         weights = self.opinion.weights[row].tolist()
         on_floor = self.opinion.on_floor[row].tolist()
+        counted, tilts = self.opinion.counted[row].tolist(), self.opinion.tilts[row].tolist()
         votes = []
         for place, name in enumerate(self._answers):
             part = bisect_right(self._starts[name], row) - 1
@@ -107,11 +108,14 @@ class Polled:
             if vote.stance is Stance.ABSTAIN:
                 changes = {"weight_configured": self._configured[place]}
             else:
-                reason = f"{vote.reason}; on the floor" if on_floor[place] else vote.reason
+                reason = vote.reason + (f"; tilt {tilts[place]:+.4f}" if tilts[place] else "")
                 changes = {
+                    "stance": choose_stance(counted[place]),
+                    "probability_sell": counted[place][0],
+                    "probability_buy": counted[place][2],
                     "weight": weights[place],
                     "weight_configured": self._configured[place],
-                    "reason": reason,
+                    "reason": f"{reason}; on the floor" if on_floor[place] else reason,
                 }
             votes.append(msgspec.structs.replace(vote, **changes))
         return votes

@@ -24,7 +24,7 @@ class OpinionPooled(Struct, frozen=True, kw_only=True):
     voters: list[str]
     """Names, in the order of the lists below."""
     sell: list[float | None]
-    """Probability of SELL by voter, to four decimals; null where it abstained."""
+    """Probability of SELL by voter, its tilt taken off, to four decimals; null where it abstained."""
     buy: list[float | None]
     """Probability of BUY by voter; HOLD is what is left."""
     stances: list[str]
@@ -51,3 +51,10 @@ class OpinionPooled(Struct, frozen=True, kw_only=True):
     """What is left above the threshold."""
     bar_id: Identity
     provenance: Provenance
+    raw_stances: list[str] = []
+    """What each voter lifted most before its tilt was taken off."""
+    tilts: list[float | None] = []
+    """Mean log-odds of BUY against SELL by voter over the bars before, in nats; null where it abstained.
+
+    Taken off its log-odds on this bar; adding it to those of `buy` and `sell` gives what was said.
+    """

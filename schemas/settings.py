@@ -159,6 +159,8 @@ class VoteSettings(Section):
     """Share of the round trip's cost by which an expected edge must exceed zero."""
     lean_min: float = Field(default=0.02, ge=0.0, lt=1.0)
     """Least difference of buy and sell with which a model agrees with a direction."""
+    tilt_half_life_bars: float = Field(default=168.0, ge=0.0)
+    """Closes after which an opinion counts half in what a model says always, which is taken off; 0: nothing is."""
     weight_floor: float = Field(default=0.05, ge=0.0, le=0.5)
     """Least weight of a model that votes."""
     weight_cap: float = Field(default=0.60, gt=0.0, le=1.0)

@@ -142,9 +142,11 @@ def _add_opinion(tree: Tree, found: Explanation) -> None:
         f"{one.decided_stance}; {edges}; below, what each lifts most above its base rate "
         f"[dim]{one.id}[/]"
     )
-    rows = zip(one.voters, one.stances, one.sell, one.buy, one.weights, strict=True)
-    for voter, stance, sell, buy, weight in rows:
-        branch.add(f"{voter}: {stance} {_outer_chances(sell, buy)} weight {weight:g}")
+    tilts = one.tilts or [None] * len(one.voters)
+    rows = zip(one.voters, one.stances, one.sell, one.buy, one.weights, tilts, strict=True)
+    for voter, stance, sell, buy, weight, tilt in rows:
+        off = f", tilt {tilt:+.4f} taken off" if tilt else ""
+        branch.add(f"{voter}: {stance} {_outer_chances(sell, buy)} weight {weight:g}{off}")
     pooled = _outer_chances(one.pooled_sell, one.pooled_buy)
     branch.add(f"pooled: {one.pooled_stance} {pooled}, {one.agreement or 'no direction'}")
 

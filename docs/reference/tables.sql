@@ -195,6 +195,8 @@ CREATE TABLE IF NOT EXISTS model_opinions
     decided_stance LowCardinality(String),
     bar_id String,
     provenance LowCardinality(String),
+    raw_stances Array(String),
+    tilts Array(Nullable(Float64)),
     _topic_partition Int32,
     _offset Int64,
     _version UInt64,

@@ -23,6 +23,8 @@ Series = tuple[str, str, str]
 class Terms(NamedTuple):
     """What the settings behind a record say about the vote."""
 
+    config: str
+    """Hash of the settings."""
     voters: list[str]
     timeframes: frozenset[str]
     """That of the models; empty without any."""
@@ -31,10 +33,11 @@ class Terms(NamedTuple):
     vote: VoteSettings
 
     @classmethod
-    def of(cls, settings: Settings) -> "Terms":
-        """Return the terms of `settings`."""
+    def of(cls, settings: Settings, config: str) -> "Terms":
+        """Return the terms of `settings`, whose hash is `config`."""
         models = {name: one for name, one in sorted(settings.models.items()) if one.enabled}
         return cls(
+            config=config,
             voters=list(models),
             timeframes=frozenset(one.timeframe for one in models.values()),
             registry={

@@ -24,6 +24,7 @@ from infra.audit.pooling import (
 )
 from infra.audit.report import Check, Place
 from infra.audit.serving import ModelHistory, Standing
+from infra.audit.tilts import TiltAudit
 from schemas.features import FEATURE_SCHEMAS
 from schemas.ids import bar_id
 from schemas.market import FeaturesComputed
@@ -63,6 +64,7 @@ class OpinionAudit:
         self._said: dict[Series, dict[int, Said]] = {}
         """By close."""
         self._signals = SignalVoteAudit(check, self._said, self._history)
+        self._tilts = TiltAudit(check, self._history)
         self._shares: dict[tuple[object, ...], list[float]] = {}
 
     def see_event(self, event: ModelEventRecorded) -> None:
@@ -93,7 +95,8 @@ class OpinionAudit:
         partition = place.partition if vector is None else vector.partition
         self._said.setdefault(series, {})[one.event_time_ns] = Said.of(one, partition)
         lists = (one.voters, one.sell, one.buy, one.stances, one.weights)
-        lengths = sorted({len(each) for each in lists})
+        told = (*lists, one.raw_stances, one.tilts)
+        lengths = sorted({len(each) for each in told})
         if lengths != [len(set(one.voters))]:
             rule = "every voter of an opinion has one entry in each list"
             self._check.violate(rule, place, one.id, len(set(one.voters)), lengths)
@@ -104,6 +107,8 @@ class OpinionAudit:
             self._check_voter(place, f"{one.id}/{row[0]}", *row[1:])
         standings = self._history.standings(partition, one.voters, one.event_time_ns)
         self._check_weights(place, one, terms, standings)
+        if self._signals.whole:
+            self._tilts.see(place, one, partition, terms)
         self._check_pool(place, one)
         self._check_agreement(place, one, terms, standings)
         self._check_edge(place, one, terms, vector)
@@ -138,7 +143,7 @@ class OpinionAudit:
 
     def _terms_of(self, config: str) -> Terms:
         if config not in self._terms:
-            self._terms[config] = Terms.of(self._evidence.settings_of(config))
+            self._terms[config] = Terms.of(self._evidence.settings_of(config), config)
         return self._terms[config]
 
     def _check_voter(

@@ -7,6 +7,8 @@ import numpy.typing as npt
 from msgspec import Struct
 
 ACTIONS = ("sell", "hold", "buy")
+CENTRED = "less its tilt"
+"""Stage behind each voter, whose name comes before: what counts of what it said."""
 POOLED, DECIDED = "pooled", "after threshold"
 """Stages behind the voters: the pooled opinion, and what is left of it above the threshold."""
 BIAS_MIN = 0.70

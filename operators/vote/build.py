@@ -34,6 +34,8 @@ def build_rule(settings: VoteSettings) -> PanelRule:
             rate=settings.hedge_rate,
             half_life_closes=settings.half_life_bars,
             scored_min=settings.scored_min,
+            horizon_closes=settings.horizon_bars,
         ),
         lean_min=settings.lean_min,
+        tilt_half_life_closes=settings.tilt_half_life_bars,
     )

@@ -3,8 +3,9 @@
 Weights follow the Hedge rule, w ~ configured * exp(rate * merit) (Y. Freund and R. E. Schapire, "A
 Decision-Theoretic Generalization of On-Line Learning", JCSS 55 (1997)), on a merit that forgets: per
 close the mean log-loss below that of the class prior, plus a share of the mean net return per
-directional call. A voter that does not beat the prior, answers always the same, or does not answer,
-stands on the floor: it keeps the least weight and no trade may rest on it.
+directional call. A voter that does not beat the prior, answers always the same, does not answer, or
+leans against the moves (`operators.vote.direction`), stands on the floor: it keeps the least weight and
+no trade may rest on it.
 
 What is in effect changes only at a review: at the first close of a day of event time, if a weight
 moved by more than a hundredth, and besides at once when a voter falls to the floor. Every change is a
@@ -17,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from msgspec import Struct
 
+from operators.vote.direction import DirectionRecords
 from operators.vote.drift import LossDrift
 from operators.vote.facts import VoterFact
 from operators.vote.pooling import project_weights
@@ -51,6 +53,12 @@ class GovernanceRule(Struct, frozen=True, kw_only=True):
     """Least share of the recent events that a voter answered."""
     worse_errors: float = 2.5
     """A recent loss above the prior's by so many standard errors makes a voter fall."""
+    horizon_closes: int = 4
+    """Closes until a label settles; labels of closes nearer than that share bars."""
+    direction_slack: float = 0.01
+    """Mean lean against the moves that is let pass: that of a voter right in 45 % of the moves."""
+    direction_errors: float = 3.0
+    """A lean against the moves beyond the slack by so many standard errors makes a voter fall."""
     moved_min: float = 0.01
     """Least change of a weight that a daily review puts into effect."""
 
@@ -69,6 +77,7 @@ class GovernorState(Struct):
     """All that a governor remembers; picklable."""
 
     records: TrackRecords
+    directions: DirectionRecords
     drifts: list[LossDrift]
     class_counts: FloatArray
     """Discounted labels by class, which make the prior."""
@@ -99,6 +108,7 @@ class WeightGovernor:
         count = len(candidates)
         self.state = GovernorState(
             records=TrackRecords.none(count),
+            directions=DirectionRecords.none(count, rule.horizon_closes),
             drifts=[LossDrift() for _ in candidates],
             class_counts=np.ones(3),
             weights=np.full(count, 1.0 / count),
@@ -128,6 +138,7 @@ class WeightGovernor:
         """
         state = self.state
         state.records.forget(voter)
+        state.directions.forget(voter)
         others = ~state.on_floor
         others[voter] = False
         if trusted and others.any():
@@ -152,6 +163,7 @@ class WeightGovernor:
             cost=self._cost,
             return_share=rule.return_share,
         )
+        state.directions.learn(opinions, keep=keep, slack=rule.direction_slack)
         # One pseudo-count per class is kept, so that no class ever becomes impossible.
         state.class_counts = 1.0 + keep * (state.class_counts - 1.0)
         state.class_counts += np.bincount(opinions.labels, minlength=3)
@@ -217,6 +229,7 @@ class WeightGovernor:
             *(one.tolist() for one in records.recent_gains),
             gains.tolist(),
             errors.tolist(),
+            *(one.tolist() for one in state.directions.signed_leans),
             strict=True,
         )
         on_floor, reasons = state.on_floor.copy(), list(state.reasons)
@@ -238,6 +251,8 @@ class WeightGovernor:
         recent_closes: float,
         gain: float,
         error: float,
+        signed_lean: float,
+        lean_error: float,
     ) -> tuple[bool, str] | None:
         """Return whether a voter belongs on the floor, and why; None if nothing speaks for a change."""
         rule = self.rule
@@ -249,6 +264,10 @@ class WeightGovernor:
         worst = recent_gain + rule.worse_errors * recent_error
         if recent_closes >= 3.0 and offered >= enough and worst < 0.0:
             return True, f"floor: {-recent_gain:.4f} nats worse than the prior on recent events"
+        best = signed_lean + rule.direction_slack + rule.direction_errors * lean_error
+        if best < 0.0:
+            against = f"{-signed_lean:.4f} per move against the moves, error {lean_error:.4f}"
+            return True, f"floor: leans {against}"
         if scored < rule.scored_min:
             return None
         if gain <= 0.0:

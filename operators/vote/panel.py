@@ -29,6 +29,7 @@ from operators.vote.labels import (
     order_rows,
 )
 from operators.vote.pooling import find_present, pool_opinions, spread_weights
+from operators.vote.tilt import Tilts, take_off
 from operators.vote.track_record import SettledOpinions
 from schemas.models import ModelEventKind
 
@@ -47,11 +48,17 @@ class PanelRule(Struct, frozen=True, kw_only=True):
     governance: GovernanceRule = GovernanceRule()
     lean_min: float = 0.02
     """Least difference of buy and sell with which a voter agrees with a direction."""
+    tilt_half_life_closes: float = 168.0
+    """Closes after which an opinion counts half in what a voter says always; 0 takes nothing off."""
 
 
 class Opinion(Struct, frozen=True, kw_only=True):
     """What the panel says about each row of a call; every array has one entry per row."""
 
+    counted: FloatArray
+    """(rows, voters, 3): what each voter said, its tilt taken off; NaN where it abstained."""
+    tilts: FloatArray
+    """(rows, voters): what was taken off the log-odds of buy against sell, in nats."""
     probabilities: FloatArray
     """(rows, 3) pooled; NaN where every voter abstained."""
     weights: FloatArray
@@ -110,6 +117,7 @@ class PanelState(Struct):
     """Of the newest close, until a later one shows that it is complete."""
     governor: GovernorState
     multipliers: Multipliers
+    tilts: Tilts
     time_ns: int = -1
     """Newest close."""
 
@@ -134,6 +142,7 @@ class VotePanel:
             lessons=[],
             governor=self._governor.state,
             multipliers=Multipliers.fresh(),
+            tilts=Tilts.none(count),
         )
         self._facts: list[VoterFact] = []
 
@@ -178,6 +187,7 @@ class VotePanel:
     def begin_anew(self, voter: str, *, trusted: bool, time_ns: int) -> None:
         """Forget what another version of `voter` said; `time_ns` is the first close of the new one."""
         place = self.voters.index(voter)
+        self._state.tilts.forget(place)
         self._state.open.probabilities[:, :, place] = np.nan
         for lesson in self._state.lessons:
             lesson.opinions.probabilities[:, place] = np.nan
@@ -208,7 +218,9 @@ class VotePanel:
             said = probabilities[rows].copy()
             said[~find_present(said)] = np.nan
             opinion = self._weigh(said, volatilities[rows])
-            self._remember(codes[rows], closes[rows], volatilities[rows], said, opinion)
+            if self.rule.tilt_half_life_closes:
+                self._state.tilts.remember(codes[rows], said)
+            self._remember(codes[rows], closes[rows], volatilities[rows], opinion)
             parts.append(opinion)
         return join_opinions(parts, len(self.voters))
 
@@ -225,6 +237,7 @@ class VotePanel:
             )
             self._facts += self._governor.learn(lesson.opinions, time_ns)
             state.lessons = []
+        state.tilts.close(list(state.series), self.rule.tilt_half_life_closes)
         state.time_ns = time_ns
         self._facts += self._governor.review(time_ns)
 
@@ -234,14 +247,18 @@ class VotePanel:
         weights = spread_weights(
             governor.weights, present, rule.governance.floor, rule.governance.cap
         )
-        pooled = pool_opinions(said, weights)
-        directions, leans = find_directions(pooled), find_leans(said, rule.lean_min)
+        tilts = np.tile(self._state.tilts.in_nats, (len(said), 1))
+        counted = take_off(said, tilts)
+        pooled = pool_opinions(counted, weights)
+        directions, leans = find_directions(pooled), find_leans(counted, rule.lean_min)
         agreements = classify(leans, weights, directions)
         multipliers = self._state.multipliers.of(agreements)
         on_floor = np.tile(governor.on_floor, (len(said), 1))
         moves = expected_move_bps(volatilities, rule.label) * multipliers
         edges = expected_edges_bps(pooled, moves, rule.costs)
         return Opinion(
+            counted=counted,
+            tilts=tilts,
             probabilities=pooled,
             weights=weights,
             on_floor=on_floor,
@@ -262,7 +279,6 @@ class VotePanel:
         codes: IntArray,
         closes: FloatArray,
         volatilities: FloatArray,
-        said: FloatArray,
         opinion: Opinion,
     ) -> None:
         state = self._state
@@ -270,7 +286,7 @@ class VotePanel:
         if len(settled.rows):
             state.lessons.append(_take_lesson(state.open, settled))
         at = (codes, slots)
-        state.open.probabilities[at] = said
+        state.open.probabilities[at] = opinion.counted
         state.open.priors[at] = opinion.priors
         state.open.deviations[at] = volatilities * self.rule.label.horizon_bars**0.5
         state.open.codes[at] = opinion.agreements
@@ -365,6 +381,8 @@ def join_opinions(parts: list[Opinion], voters: int) -> Opinion:
 def _no_opinion(voters: int) -> Opinion:
     numbers, codes = np.zeros(0), np.zeros(0, dtype=np.int64)
     return Opinion(
+        counted=np.zeros((0, voters, 3)),
+        tilts=np.zeros((0, voters)),
         probabilities=np.zeros((0, 3)),
         weights=np.zeros((0, voters)),
         on_floor=np.zeros((0, voters), dtype=np.bool_),

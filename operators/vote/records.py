@@ -38,15 +38,18 @@ def build_opinions(
 
     `probabilities` (rows, voters, 3) is what the panel was given to form `opinion`.
     """
-    said = np.where(opinion.present[..., None], probabilities, np.nan)
-    stances, pooled = find_stances(said, opinion.priors[:, None]), opinion.probabilities
+    said, counted = np.where(opinion.present[..., None], probabilities, np.nan), opinion.counted
+    raw, stances = (find_stances(each, opinion.priors[:, None]) for each in (said, counted))
+    pooled = opinion.probabilities
     columns: dict[str, Column] = {
         **_identify(keys, timeframe, times_ns.tolist()),
         "timeframe": [timeframe] * len(keys),
         "voters": pl.Series([list(voters)], dtype=pl.List(pl.String)).new_from_index(0, len(keys)),
-        "sell": _lists(_numbers(said[..., 0]), len(voters)),
-        "buy": _lists(_numbers(said[..., 2]), len(voters)),
+        "sell": _lists(_numbers(counted[..., 0]), len(voters)),
+        "buy": _lists(_numbers(counted[..., 2]), len(voters)),
         "stances": _lists(pl.Series(_words(_STANCES, stances), dtype=pl.String), len(voters)),
+        "raw_stances": _lists(pl.Series(_words(_STANCES, raw), dtype=pl.String), len(voters)),
+        "tilts": _lists(_numbers(np.where(opinion.present, opinion.tilts, np.nan)), len(voters)),
         "weights": _lists(_numbers(opinion.weights), len(voters)),
         "pooled_sell": _numbers(pooled[:, 0]),
         "pooled_buy": _numbers(pooled[:, 2]),

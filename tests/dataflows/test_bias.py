@@ -35,7 +35,8 @@ def opinions(count, bearish=0):
 )
 def test_every_stage_is_counted():
     mixes = {mix.stage: mix for mix in count_mixes(opinions(10, bearish=4))}
-    assert list(mixes) == ["lightgbm", "river_logistic", "pooled", "after threshold"]
+    counted = ["lightgbm less its tilt", "river_logistic less its tilt"]
+    assert list(mixes) == ["lightgbm", "river_logistic", *counted, "pooled", "after threshold"]
     assert (mixes["lightgbm"].sell, mixes["lightgbm"].buy) == (4, 6)
     assert mixes["river_logistic"].abstained == 10
     assert (mixes["pooled"].hold, mixes["pooled"].buy) == (5, 5)
@@ -48,6 +49,18 @@ def test_the_first_stage_that_leans_is_named():
     # The voter is even, so what leans is the pool.
     pooled = find_biased_stage(count_mixes(opinions(80, bearish=40)))
     assert pooled == "pooled: 100% of its 40 calls are BUY"
+
+
+def test_what_a_voter_said_and_what_counts_of_it_are_two_stages():
+    leaning = [
+        replace(one, raw_stances=["sell", "abstain"], tilts=[-0.4, None])
+        for one in opinions(40, bearish=20)
+    ]
+    mixes = {mix.stage: mix for mix in count_mixes(leaning)}
+    assert (mixes["lightgbm"].sell, mixes["lightgbm"].buy) == (40, 0)
+    counted = mixes["lightgbm less its tilt"]
+    assert (counted.sell, counted.buy) == (20, 20)
+    assert find_biased_stage(list(mixes.values())) == "lightgbm: 100% of its 40 calls are SELL"
 
 
 def test_few_calls_are_no_evidence():
@@ -85,7 +98,8 @@ def test_fewer_opinions_than_asked_for_and_voters_without_calls_are_told(tmp_pat
     assert result.exit_code == 0
     told = " ".join(result.output.split())
     assert "found 37 of 1000 opinions" in told
-    assert "not judged: river_logistic (0), pooled (19), after threshold (0)" in told
+    assert "not judged: river_logistic (0), river_logistic less its tilt (0)" in told
+    assert "pooled (19), after threshold (0)" in told
 
 
 def test_without_opinions_nothing_is_counted(tmp_path):

@@ -82,10 +82,20 @@ class Knowing(Answering):
         return self._said[[rows_by_input()[vector.tobytes()] for vector in matrix]]
 
 
+def knowing_when(said: np.ndarray) -> np.ndarray:
+    """Return what a model says that leans as `said` does and knows when the market moves."""
+    seen = np.random.default_rng(3).random(len(said)) < 0.97
+    moves = np.where((outcomes() != 1) == seen, 0.97, 0.05)
+    # A lean is never stronger than 0.6 against 0.4: knowing when is worth more than that costs.
+    leans = np.clip((said[:, 2] - said[:, 0]) / (said[:, 2] + said[:, 0]), -0.2, 0.2)
+    return np.column_stack([moves * (1 - leans) / 2, 1 - moves, moves * (1 + leans) / 2])
+
+
 KINDS = {
     "constant": lambda said: np.tile((0.05, 0.05, 0.90), (len(said), 1)),
     "constant base rate": lambda said: np.tile((0.30, 0.40, 0.30), (len(said), 1)),
     "inverted": lambda said: said[:, ::-1],
+    "inverted, knows when": lambda said: knowing_when(said[:, ::-1]),
     "NaN": lambda said: np.full(said.shape, np.nan),
 }
 MODELS = {name: ModelSettings(kind="onnx") for name in (*GOOD, BROKEN)}

@@ -12,7 +12,13 @@ from schemas.features import FEATURE_SCHEMAS
 from schemas.fields import Provenance
 from schemas.ids import bar_id, features_id, tick_id
 from schemas.market import BarClosed, FeaturesComputed
-from schemas.settings import BarSettings, ModelSettings, PaperSettings, PortfolioSettings
+from schemas.settings import (
+    BarSettings,
+    ModelSettings,
+    PaperSettings,
+    PortfolioSettings,
+    VoteSettings,
+)
 from schemas.ticks import CONTENT_ARROW, CONTENT_NDJSON, TICK_WIRE
 
 SECOND_NS = 1_000_000_000
@@ -29,6 +35,7 @@ SETTINGS = Settings(
         name: ModelSettings(kind="onnx", timeframe="1m") for name in ("model", "other", "silent")
     },
     strategies={},
+    vote=VoteSettings(tilt_half_life_bars=0.0),
     portfolio=PortfolioSettings(position_notional_max_pct=D(10), gross_notional_max_pct=D(100)),
     paper=PaperSettings(latency_ms=250, participation_max=D("0.25")),
 )

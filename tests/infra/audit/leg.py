@@ -169,6 +169,8 @@ def opinion(of: FeaturesComputed) -> OpinionPooled:
         threshold_bps=2.2,
         decided_stance="hold",
         bar_id=of.cause,
+        raw_stances=["buy", "buy", "abstain"],
+        tilts=[0.0, 0.0, None],
     )
 
 

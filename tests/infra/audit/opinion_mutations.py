@@ -81,6 +81,22 @@ OPINION_MUTATIONS = {
         lambda: changed(OpinionPooled, 1, stances=["sell", "buy", "abstain"]),
         ("opinions", "a stance is the greater", "model.opinions", 1, "/model"),
     ),
+    "more is taken off a voter than it earned": (
+        lambda: changed(OpinionPooled, 1, tilts=[0.0, 0.1, None]),
+        ("opinions", "what is taken off a voter", "model.opinions", 1, "/other"),
+    ),
+    "something is taken off a voter that is silent": (
+        lambda: changed(OpinionPooled, 1, tilts=[0.0, 0.0, 0.0]),
+        ("opinions", "nothing is taken off who abstains", "model.opinions", 1, "/silent"),
+    ),
+    "a voter is said to have said the opposite": (
+        lambda: changed(OpinionPooled, 1, raw_stances=["buy", "sell", "abstain"]),
+        ("opinions", "a raw stance is the greater", "model.opinions", 1, "/other"),
+    ),
+    "an opinion does not say what was taken off": (
+        lambda: changed(OpinionPooled, 1, tilts=[]),
+        ("opinions", "one entry in each list", "model.opinions", 1, ""),
+    ),
     "an opinion leaves out a model": (
         lambda: changed(
             OpinionPooled,
@@ -90,6 +106,8 @@ OPINION_MUTATIONS = {
             buy=[0.625, 0.625],
             stances=["buy", "buy"],
             weights=[0.6, 0.4],
+            raw_stances=["buy", "buy"],
+            tilts=[0.0, 0.0],
         ),
         ("opinions", "the models of the settings", "model.opinions", 1, ""),
     ),

@@ -22,11 +22,14 @@ from schemas.features import FEATURE_SCHEMAS
 from schemas.fields import Action
 from schemas.ids import features_id
 from schemas.opinions import OpinionPooled
+from schemas.settings import VoteSettings
 from schemas.signals import SignalEmitted
 from tests.infra.audit.facts import SETTINGS, VENUE, at, bars, features
 from tests.infra.audit.leg import model_events, opinion, signal
 
 VOTERS = ["model", "other", "silent"]
+TILTED = SETTINGS.model_copy(update={"vote": VoteSettings()})
+"""With tilts; the opinions that are written by hand have none."""
 SYMBOLS = ("BTCUSDT", "ETHUSDT", "SOLUSDT")
 VOLATILITY = 0.01
 ABOVE = {"edge_bps": 68.13, "decided_stance": "buy"}
@@ -212,7 +215,7 @@ def test_weights_are_projected_as_the_vote_projects_them(raw, floor, cap):
 def play(seed, closes=40):
     """Return vectors, opinions and events of a panel that was told random answers."""
     draw, schema = np.random.default_rng(seed), FEATURE_SCHEMAS["fs34"]
-    rule = build_rule(SETTINGS.vote)
+    rule = build_rule(TILTED.vote)
     panel = VotePanel([Candidate(name=one, trusted=one != "other") for one in VOTERS], rule)
     place = schema.names.index("volatility_30")
     prices = np.full(len(SYMBOLS), 100.0)
@@ -227,6 +230,8 @@ def play(seed, closes=40):
         prices = prices * np.exp(draw.normal(0.0, 0.02, len(SYMBOLS)))
         if minute == closes // 2:
             panel.begin_anew("model", trusted=bool(seed % 2), time_ns=at(60 * minute))
+            change = {"effective_from_ns": at(60 * minute), "event_time_ns": at(60 * minute)}
+            events.append(replace(model_events()[0], version="2", **change))
         formed = panel.advance(keys, times, prices, volatilities, said)
         events += [build_event(fact, 0, "1", "a" * 64) for fact in panel.take_facts()]
         threshold_bps = rule.costs.threshold_bps
@@ -249,13 +254,25 @@ def play(seed, closes=40):
     return SimpleNamespace(vectors=vectors, opinions=opinions, events=events)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.integers(0, 10_000))
 def test_whatever_the_vote_writes_is_clean(seed):
     played = play(seed)
-    result = audited(played.vectors, played.opinions, (), played.events)
+    result = audited(played.vectors, played.opinions, (), played.events, own=TILTED)
     assert not result.violations, result.first[0]
     assert result.rows == len(played.opinions)
+
+
+@pytest.mark.parametrize("row", [30, 60, 100])
+def test_a_tilt_that_was_moved_a_little_is_found(row):
+    played = play(1)
+    one = played.opinions[row]
+    voter = next(i for i, tilt in enumerate(one.tilts) if tilt is not None)
+    tilts = [tilt if i != voter else tilt + 0.01 for i, tilt in enumerate(one.tilts)]
+    changed = [*played.opinions[:row], replace(one, tilts=tilts), *played.opinions[row + 1 :]]
+    found = audited(played.vectors, changed, (), played.events, own=TILTED).first[0]
+    assert found.rule == "what is taken off a voter follows from what it said before"
+    assert found.key == f"{one.id}/{one.voters[voter]}"
 
 
 def test_the_played_votes_decide_and_disagree():
@@ -264,4 +281,5 @@ def test_the_played_votes_decide_and_disagree():
     assert {one.decided_stance for one in played} == {"sell", "hold", "buy", "abstain"}
     assert {one.agreement for one in played} >= {"unanimous", "strong", "split", "weak"}
     assert len({one.multiplier for one in played}) > 10
+    assert max(abs(tilt) for one in played for tilt in one.tilts if tilt is not None) > 0.05
     assert {one.agreeing for one in played} >= {0, 1, 2}

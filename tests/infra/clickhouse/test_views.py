@@ -319,8 +319,9 @@ def test_the_funnel_begins_with_every_bar_that_models_judged(client, write):
 @pytest.mark.acceptance("S-035", criterion="the mix of every stage is one table")
 def test_the_mix_counts_every_stance_at_every_stage(client, write, measured):
     (one,) = of_type(samples(), OpinionPooled)
-    lean = {"stances": ["sell", "abstain"], "decided_stance": "hold"}
-    records = [one, msgspec.structs.replace(one, id="4" * 32, **lean)]
+    lean = {"stances": ["hold", "abstain"], "decided_stance": "hold"}
+    said = {"raw_stances": ["sell", "abstain"], "tilts": [-0.2, None]}
+    records = [one, msgspec.structs.replace(one, id="4" * 32, **lean, **said)]
     write(records)
     write(records)
     found = [tuple(row.values()) for row in query_rows(client, "SELECT * FROM opinion_mix")]
@@ -330,8 +331,11 @@ def test_the_mix_counts_every_stance_at_every_stage(client, write, measured):
         ("after threshold", "hold", 1),
         ("lightgbm", "buy", 1),
         ("lightgbm", "sell", 1),
+        ("lightgbm less its tilt", "buy", 1),
+        ("lightgbm less its tilt", "hold", 1),
         ("pooled", "buy", 2),
         ("river_logistic", "abstain", 2),
+        ("river_logistic less its tilt", "abstain", 2),
     ]
 
 

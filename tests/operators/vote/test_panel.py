@@ -52,7 +52,7 @@ def state_bytes(one):
 
 
 @pytest.mark.acceptance("S-109", criterion="Weights are persisted and replayable, on any cut")
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.lists(st.integers(0, SYMBOLS * CLOSES), max_size=10), st.booleans())
 def test_any_cut_and_any_restart_gives_the_same_bits(cuts, restart):
     market, said = everything()

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from operators.vote import PanelRule, count_mix
+from operators.vote.agreement import find_stances
 from operators.vote.records import build_opinions
 from schemas.codec import decode, encode
 from schemas.frames import encode_rows, polars_schema, to_messages
@@ -45,9 +46,16 @@ def test_a_record_says_what_was_said():
     _, opinion, said, built = opinions()
     one = built[11]
     assert one.voters == NAMES
-    assert one.sell == [pytest.approx(said[11, 0, 0], abs=5e-5), 0.05, None]
-    assert one.buy == [pytest.approx(said[11, 0, 2], abs=5e-5), 0.9, None]
-    assert one.stances[1:] == ["buy", "abstain"]
+    counted = opinion.counted[11]
+    sells, buys = (counted[:2, place].tolist() for place in (0, 2))
+    assert one.sell == [*(pytest.approx(each, abs=5e-5) for each in sells), None]
+    assert one.buy == [*(pytest.approx(each, abs=5e-5) for each in buys), None]
+    for place in range(2):
+        # Adding the tilt to what counted gives what was said.
+        odds = np.log(one.buy[place] / one.sell[place]) + one.tilts[place]
+        assert odds == pytest.approx(np.log(said[11, place, 2] / said[11, place, 0]), abs=2e-3)
+    assert one.tilts[1:] == [pytest.approx(opinion.tilts[11, 1], abs=5e-5), None]
+    assert one.raw_stances[1:] == one.stances[1:] == ["buy", "abstain"]
     assert sum(one.weights) == pytest.approx(1.0, abs=2e-4)
     assert one.pooled_buy == pytest.approx(opinion.probabilities[11, 2], abs=5e-5)
     assert one.cause.startswith("features/")
@@ -85,8 +93,10 @@ def test_the_mix_of_records_is_that_of_the_opinions():
     _, opinion, said, built = opinions()
     expected = count_mixes(NAMES, said, opinion)
     for place, name in enumerate(NAMES):
-        stances = np.array([WORDS[one.stances[place]] for one in built])
+        stances = np.array([WORDS[one.raw_stances[place]] for one in built])
         assert count_mix(name, stances) == expected[place]
+    counted = find_stances(opinion.counted, opinion.priors[:, None])
+    assert [[WORDS[each] for each in one.stances] for one in built] == counted.tolist()
     pooled = np.array([WORDS[one.pooled_stance] for one in built])
     assert count_mix("pooled", pooled) == expected[3]
     decided = np.array([WORDS[one.decided_stance] for one in built])
