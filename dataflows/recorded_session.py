@@ -11,12 +11,13 @@ from msgspec import Struct
 from infra.partitions import partition_of
 from infra.recordings import Recording, list_instruments, merge_recordings, open_recording
 from infra.tick_encoder import final_heartbeat_ns
-from infra.tick_rows import PARSED_ROWS, TickRules
+from infra.tick_rows import Placed, TickRules, describe
+from infra.tick_streams import read_table
 from operators.reconstruct import rebuild_trades
 from schemas.batches import TickBatch
 from schemas.instruments import InstrumentBook
 from schemas.market import InstrumentListed
-from schemas.ticks import KIND_HEARTBEAT, TICK_FRAME
+from schemas.ticks import KIND_HEARTBEAT, TICK_FRAME, TICK_WIRE
 
 CHUNK_ROWS = 65_536
 PARTITION = 0
@@ -140,15 +141,20 @@ class RecordedSession:
 
 
 def _judge(rules: TickRules, chunk: pl.DataFrame, row: int) -> pl.DataFrame:
-    numbered = chunk.with_columns(
-        offset=pl.Series(np.arange(row, row + chunk.height)),
-        line=pl.lit(0, dtype=pl.Int32()),
-        latest_ns=pl.lit(np.iinfo(np.int64).max),
-    ).select(PARSED_ROWS.names())
-    accepted, refused = rules.judge(numbered)
+    latest_ns = np.iinfo(np.int64).max
+    placed = Placed(
+        np.arange(row, row + chunk.height),
+        np.zeros(chunk.height, dtype=np.int32),
+        chunk["provenance"].to_numpy(),
+        np.full(chunk.height, latest_ns),
+    )
+    table = chunk.select(TICK_WIRE.names()).to_arrow(compat_level=pl.CompatLevel.oldest())
+    accepted, refused = rules.judge(read_table(table), placed)
     if refused:
         first = refused[0]
-        msg = f"recording must hold valid ticks; row {first.offset}: {first.reason}; {first.detail}"
+        tick = {k: v for k, v in chunk.row(first.row, named=True).items() if v is not None}
+        detail = describe(first.reason, tick, latest_ns)
+        msg = f"recording must hold valid ticks; row {row + first.row}: {first.reason}; {detail}"
         raise ValueError(msg)
     return accepted
 

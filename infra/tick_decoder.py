@@ -7,16 +7,18 @@ on how the log was cut into fetches.
 
 import json
 from collections.abc import Callable, Sequence
-from typing import Final, cast
+from itertools import groupby
+from typing import Final, NamedTuple, cast
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
 from infra.records import FetchedRecord, FetchedRecords
-from infra.tick_lines import parse_lines, split_lines
-from infra.tick_rows import PARSED_ROWS, TickRules
-from infra.tick_streams import parse_streams
+from infra.tick_columns import Integers, ParsedTicks, join_ticks
+from infra.tick_lines import parse_lines, read_line, split_lines
+from infra.tick_rows import Placed, TickRules, describe
+from infra.tick_streams import parse_streams, read_rows
 from schemas.batches import TickBatch
 from schemas.fields import Provenance
 from schemas.instruments import InstrumentBook
@@ -35,10 +37,18 @@ SOURCE_TOPIC: Final = "market.ticks"
 WHOLE_RECORD: Final = -1
 _HEADERS_REMEMBERED_MAX: Final = 1024
 
-Integers = NDArray[np.int64]
 Headers = tuple[tuple[str, bytes | None], ...]
 Understood = tuple[str, int] | tuple[DeadLetterReason, str]
 """Content type and provenance code, or why the headers are not understood."""
+
+
+class Parsed(NamedTuple):
+    """Ticks of several records of a fetch, in log order."""
+
+    ticks: ParsedTicks
+    owners: Integers
+    """Index of the record that each tick is from."""
+    lines: Integers
 
 
 class TickDecoder:
@@ -66,11 +76,13 @@ class TickDecoder:
         records = FetchedRecords.of(records)
         letters: list[DeadLetterRecorded] = []
         lines, streams, codes = self._sort_out(records, letters)
-        frames = [
+        ticks = self._judge(
+            records,
+            codes,
             self._parse_lines(records, lines, letters),
             self._parse_streams(records, streams, letters),
-        ]
-        ticks = self._judge(records, codes, [frame for frame in frames if frame], letters)
+            letters,
+        )
         letters.sort(key=lambda letter: (letter.offset, letter.line))
         return TickBatch(
             partition=self._partition,
@@ -134,7 +146,7 @@ class TickDecoder:
 
     def _parse_lines(
         self, records: FetchedRecords, chosen: list[int], letters: list[DeadLetterRecorded]
-    ) -> tuple[pl.DataFrame, Integers, Integers] | None:
+    ) -> Parsed | None:
         if not chosen:
             return None
         whole = len(chosen) == len(records)
@@ -151,11 +163,11 @@ class TickDecoder:
                 self._bury(record, WHOLE_RECORD, reason, "the record has no line", record.value)
             )
         owners = parsed.records if whole else np.array(chosen, dtype=np.int64)[parsed.records]
-        return parsed.ticks, owners, parsed.lines
+        return Parsed(parsed.ticks, owners, parsed.lines)
 
     def _parse_streams(
         self, records: FetchedRecords, chosen: list[int], letters: list[DeadLetterRecorded]
-    ) -> tuple[pl.DataFrame, Integers, Integers] | None:
+    ) -> Parsed | None:
         if not chosen:
             return None
         parsed = parse_streams([records.values[index] or b"" for index in chosen])
@@ -164,48 +176,47 @@ class TickDecoder:
             letters.append(
                 self._bury(record, WHOLE_RECORD, refused.reason, refused.detail, record.value)
             )
-        return parsed.ticks, np.array(chosen, dtype=np.int64)[parsed.records], parsed.lines
+        owners = np.array(chosen, dtype=np.int64)[parsed.records]
+        return Parsed(parsed.ticks, owners, parsed.lines)
 
     def _judge(
         self,
         records: FetchedRecords,
         codes: NDArray[np.int8],
-        parsed: list[tuple[pl.DataFrame, Integers, Integers]],
+        lines: Parsed | None,
+        streams: Parsed | None,
         letters: list[DeadLetterRecorded],
     ) -> pl.DataFrame:
-        if not any(ticks.height for ticks, _, _ in parsed):
+        parsed = _join(lines, streams)
+        if parsed is None or not len(parsed.owners):
             return pl.DataFrame(schema=TICK_FRAME)
-        offsets = records.offsets
+        owners = parsed.owners
         latest_ns = records.timestamps_ms * 1_000_000 + FUTURE_ALLOWANCE_NS
-        placed = [
-            ticks.hstack(
-                [
-                    pl.Series("offset", offsets[owners]),
-                    pl.Series("line", lines.astype(np.int32)),
-                    pl.Series("provenance", codes[owners]),
-                    pl.Series("latest_ns", latest_ns[owners]),
-                ]
-            )
-            for ticks, owners, lines in parsed
-        ]
-        rows = placed[0] if len(placed) == 1 else pl.concat(placed).sort("offset", "line")
-        assert rows.columns == PARSED_ROWS.names(), f"parsed rows have {rows.columns!r}"
-        accepted, refused = self._rules.judge(rows)
+        placed = Placed(
+            records.offsets[owners], parsed.lines.astype(np.int32), codes[owners], latest_ns[owners]
+        )
+        accepted, refused = self._rules.judge(parsed.ticks, placed)
         unlisted = any(row.reason is DeadLetterReason.UNKNOWN_INSTRUMENT for row in refused)
         if unlisted and self._refresh():
-            accepted, refused = self._rules.judge(rows)
-        by_offset = {record.offset: record for record in records} if refused else {}
-        split: dict[int, list[bytes]] = {}
-        for row in refused:
-            record = by_offset[row.offset]
-            if self._read_headers(record.headers)[0] == CONTENT_ARROW:
-                payload = json.dumps(row.tick).encode()
-            else:
-                if row.offset not in split:
-                    split[row.offset] = split_lines(record.value or b"")
-                payload = split[row.offset][row.line]
-            letters.append(self._bury(record, row.line, row.reason, row.detail, payload))
+            accepted, refused = self._rules.judge(parsed.ticks, placed)
+        for owner, rows in groupby(refused, key=lambda refusal: int(owners[refusal.row])):
+            of_record = list(rows)
+            numbers = parsed.lines[[refusal.row for refusal in of_record]].tolist()
+            again = self._read_again(records[owner], numbers)
+            for refusal, number, (tick, payload) in zip(of_record, numbers, again, strict=True):
+                detail = describe(refusal.reason, tick, int(latest_ns[owner]))
+                letters.append(self._bury(records[owner], number, refusal.reason, detail, payload))
         return accepted
+
+    def _read_again(
+        self, record: FetchedRecord, numbers: list[int]
+    ) -> list[tuple[dict[str, object], bytes]]:
+        """Return the fields of some ticks of a record, and each as the bytes of a dead letter."""
+        value = record.value or b""
+        if self._read_headers(record.headers)[0] == CONTENT_ARROW:
+            return [(tick, json.dumps(tick).encode()) for tick in read_rows(value, numbers)]
+        lines = split_lines(value)
+        return [(read_line(lines[number]), lines[number]) for number in numbers]
 
     def _bury(
         self,
@@ -218,6 +229,16 @@ class TickDecoder:
         return build_dead_letter(
             SOURCE_TOPIC, self._partition, record.offset, line, reason.value, detail, payload or b""
         )
+
+
+def _join(one: Parsed | None, other: Parsed | None) -> Parsed | None:
+    """Return the ticks of both in log order; no record has ticks in both."""
+    if one is None or other is None:
+        return one or other
+    owners = np.concatenate([one.owners, other.owners])
+    lines = np.concatenate([one.lines, other.lines])
+    order = np.argsort(owners, kind="stable")
+    return Parsed(join_ticks(one.ticks, other.ticks, order), owners[order], lines[order])
 
 
 def _refuse_value(

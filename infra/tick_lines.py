@@ -7,14 +7,14 @@ two ways a line takes never changes what becomes of it.
 
 import json
 from collections.abc import Sequence
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import msgspec
 import numpy as np
-import polars as pl
 from numpy.typing import NDArray
 
-from infra.tick_scan import FIELDS, FLOATS, KINDS, SIDES, Scanned, scan_lines
+from infra.tick_columns import Integers, ParsedTicks, join_ticks
+from infra.tick_scan import FIELDS, FLOATS, KINDS, SIDES, scan_lines
 from schemas.checked import decoder
 from schemas.ticks import LINE_BYTES_MAX, TICK_WIRE, DeadLetterReason, TickLine
 
@@ -24,8 +24,6 @@ BLANK: Final = b" \t\r\n"
 _NESTED_MAX: Final = 32
 _INT64_MIN, _INT64_MAX = -(2**63), 2**63 - 1
 _decoder = decoder(TickLine)
-
-Integers = NDArray[np.int64]
 
 
 class RefusedLine(NamedTuple):
@@ -40,9 +38,9 @@ class RefusedLine(NamedTuple):
 
 
 class ParsedLines(NamedTuple):
-    """The ticks (`TICK_WIRE`) of several records, where each stood, and the lines that are none."""
+    """The ticks of several records, where each stood, and the lines that are none."""
 
-    ticks: pl.DataFrame
+    ticks: ParsedTicks
     records: Integers
     lines: Integers
     refused: list[RefusedLine]
@@ -60,54 +58,19 @@ def parse_lines(values: Sequence[bytes]) -> ParsedLines:
     buffer = b"\n".join([*values, b""])
     ends = np.cumsum(np.fromiter(map(len, values), np.int64, len(values)) + 1)
     scanned = scan_lines(buffer, ends)
-    ticks = _frame_of(buffer, scanned)
     if not len(scanned.doubtful):
-        return ParsedLines(ticks, scanned.records, scanned.lines, [], scanned.counts)
+        return ParsedLines(scanned.ticks, scanned.records, scanned.lines, [], scanned.counts)
     others, places, refused = _decode_doubtful(buffer, scanned.doubtful)
     records = np.concatenate([scanned.records, places[:, 0]])
     lines = np.concatenate([scanned.lines, places[:, 1]])
     order = np.lexsort((lines, records))
-    ticks = pl.concat([ticks, others])[order]
+    ticks = join_ticks(scanned.ticks, others, order)
     return ParsedLines(ticks, records[order], lines[order], refused, scanned.counts)
-
-
-def _frame_of(buffer: bytes, scanned: Scanned) -> pl.DataFrame:
-    """Return the plain lines as `TICK_WIRE`."""
-    pairs = scanned.pair_spans.tolist()
-    columns: dict[str, pl.Series] = {
-        "kind": _texts(KINDS, scanned.kinds),
-        "event_time_ns": pl.Series(scanned.times_ns),
-        "venue": _texts([_text(buffer, at, size) for at, size, _, _ in pairs], scanned.pairs),
-        "symbol": _texts([_text(buffer, at, size) for _, _, at, size in pairs], scanned.pairs),
-        "side": _texts(SIDES, scanned.sides),
-        "trade_id": pl.Series(scanned.trade_ids),
-        **{name: pl.Series(row) for name, row in zip(FLOATS, scanned.floats, strict=True)},
-    }
-    return pl.DataFrame([_shown(scanned, name, columns[name]) for name in FIELDS])
-
-
-def _shown(scanned: Scanned, name: str, values: pl.Series) -> pl.Series:
-    """Return `values` of field `name`, null where a line does not have it."""
-    # That a venue or a symbol is absent is told by the pair that a line belongs to.
-    absent = scanned.present >> FIELDS.index(name) & 1 == 0
-    if name in {"venue", "symbol"} or not absent.any():
-        return values.alias(name)
-    if absent.all():
-        return pl.repeat(None, len(absent), dtype=TICK_WIRE[name], eager=True).alias(name)
-    return values.set(pl.Series(absent), None).alias(name)
-
-
-def _text(buffer: bytes, at: int, size: int) -> str | None:
-    return None if size < 0 else buffer[at : at + size].decode()
-
-
-def _texts(texts: Sequence[str | None], codes: NDArray[np.int8] | NDArray[np.int32]) -> pl.Series:
-    return pl.Series(texts, dtype=pl.String).gather(codes)
 
 
 def _decode_doubtful(
     buffer: bytes, doubtful: Integers
-) -> tuple[pl.DataFrame, Integers, list[RefusedLine]]:
+) -> tuple[ParsedTicks, Integers, list[RefusedLine]]:
     """Return the ticks among the lines that are not plain, their record and number, and the rest."""
     ticks: list[TickLine] = []
     places: list[tuple[int, int]] = []
@@ -120,13 +83,36 @@ def _decode_doubtful(
             places.append((record, number))
         else:
             refused.append(RefusedLine(record, number, *found, line))
-    frame = pl.DataFrame(
-        [
-            pl.Series(name, [getattr(tick, name) for tick in ticks], dtype)
-            for name, dtype in TICK_WIRE.items()
-        ]
+    return _columns_of(ticks), np.array(places, dtype=np.int64).reshape(-1, 2), refused
+
+
+def _columns_of(ticks: list[TickLine]) -> ParsedTicks:
+    def column(name: str, absent: float, dtype: type[np.generic]) -> NDArray[Any]:
+        values = [getattr(tick, name) for tick in ticks]
+        return np.array([absent if value is None else value for value in values], dtype=dtype)
+
+    present = [
+        sum((getattr(tick, name) is not None) << place for place, name in enumerate(FIELDS))
+        for tick in ticks
+    ]
+    return ParsedTicks(
+        np.array(present, dtype=np.int16),
+        np.array([KINDS.index(tick.kind) for tick in ticks], dtype=np.int8),
+        np.array([SIDES.index(tick.side or SIDES[0]) for tick in ticks], dtype=np.int8),
+        column("event_time_ns", 0, np.int64),
+        column("trade_id", -1, np.int64),
+        [column(name, 1.0, np.float64) for name in FLOATS],
+        np.arange(len(ticks), dtype=np.int32),
+        [(tick.venue, tick.symbol) for tick in ticks],
     )
-    return frame, np.array(places, dtype=np.int64).reshape(-1, 2), refused
+
+
+def read_line(line: bytes) -> dict[str, object]:
+    """Return the fields that are not null of a line that `parse_lines` read as a tick."""
+    tick = _decode_line(line)
+    assert isinstance(tick, TickLine), tick
+    fields = {name: getattr(tick, name) for name in FIELDS}
+    return {name: value for name, value in fields.items() if value is not None}
 
 
 def _decode_line(line: bytes) -> TickLine | tuple[DeadLetterReason, str]:

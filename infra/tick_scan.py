@@ -13,6 +13,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from infra.tick_columns import Integers, Names, ParsedTicks
 from schemas.ticks import LINE_BYTES_MAX, TICK_WIRE
 
 KINDS: Final = ("trade", "quote", "heartbeat")
@@ -24,13 +25,14 @@ FIELDS: Final = (
 )  # fmt: skip
 assert tuple(TICK_WIRE.names()) == FIELDS
 
-Integers = NDArray[np.int64]
-
 _TAB, _FEED, _RETURN, _SPACE, _QUOTE, _COMMA, _POINT, _ZERO, _NINE, _COLON = b'\t\n\r ",.09:'
 _UPPER_E, _BACKSLASH, _LOWER_E, _LOWER_N, _OPEN, _CLOSE = b"E\\en{}"
 _PLUS, _MINUS, _ASCII_MAX = 43, 45, 126
 
 _KIND, _TIME, _VENUE, _SYMBOL, _SIDE, _TRADE_ID, _FIRST_FLOAT = range(7)
+_KIND_FIELD, _VENUE_FIELD, _SYMBOL_FIELD, _SIDE_FIELD = map(
+    FIELDS.index, ("kind", "venue", "symbol", "side")
+)
 _PRESENT = _FIRST_FLOAT
 """Where a line's integers hold the bits of the fields that are there and not null."""
 _LENGTH = 5
@@ -62,25 +64,11 @@ _ROLES = np.array([_PLACES.index(name) for name in FIELDS])
 class Scanned(NamedTuple):
     """The plain lines of several records in order, one element a line, and where the others stand."""
 
+    ticks: ParsedTicks
     records: Integers
     """Index of the record that each line is from."""
     lines: Integers
     """Number within its record, blank lines not counted."""
-    present: NDArray[np.int16]
-    """Bit `i` is set where field `FIELDS[i]` is there and not null."""
-    kinds: NDArray[np.int8]
-    """Index into `KINDS`."""
-    sides: NDArray[np.int8]
-    """Index into `SIDES`; 0 where absent."""
-    times_ns: Integers
-    trade_ids: Integers
-    """-1 where absent."""
-    floats: NDArray[np.float64]
-    """One row per name of `FLOATS`; 1.0 where absent."""
-    pairs: NDArray[np.int32]
-    """Index into `pair_spans`."""
-    pair_spans: Integers
-    """One row per pair of venue and symbol: where each begins in the buffer and its length, or -1."""
     doubtful: Integers
     """One row per line that is not plain: record, number within it, begin and end in the buffer."""
     counts: Integers
@@ -90,42 +78,59 @@ class Scanned(NamedTuple):
 def scan_lines(buffer: bytes, ends: Integers) -> Scanned:
     """Read `buffer`, records that each end with a line feed; `ends` are the places behind those."""
     size = buffer.count(b"\n")
-    slots = min(max(64, 1 << (2 * size - 1).bit_length()), 2 * _PAIRS_MAX)
-    found = Scanned(
-        records=np.empty(size, dtype=np.int64),
-        lines=np.empty(size, dtype=np.int64),
-        present=np.empty(size, dtype=np.int16),
-        kinds=np.empty(size, dtype=np.int8),
-        sides=np.empty(size, dtype=np.int8),
-        times_ns=np.empty(size, dtype=np.int64),
-        trade_ids=np.empty(size, dtype=np.int64),
-        floats=np.empty((len(FLOATS), size), dtype=np.float64),
-        pairs=np.empty(size, dtype=np.int32),
-        pair_spans=np.empty((slots // 2, 4), dtype=np.int64),
-        doubtful=np.empty((size, 4), dtype=np.int64),
-        counts=np.zeros(len(ends), dtype=np.int64),
+    text = np.frombuffer(buffer, dtype=np.uint8)
+    slots = _free_slots(min(size, _PAIRS_MAX))
+    records, lines, times_ns, trade_ids = np.empty((4, size), dtype=np.int64)
+    kinds, sides = np.empty((2, size), dtype=np.int8)
+    present, pairs = np.empty(size, dtype=np.int16), np.empty(size, dtype=np.int32)
+    floats = np.empty((len(FLOATS), size), dtype=np.float64)
+    spans = np.empty((len(slots) // 2, 4), dtype=np.int64)
+    doubtful = np.empty((size, 4), dtype=np.int64)
+    counts = np.zeros(len(ends), dtype=np.int64)
+    rows, known, doubts = _scan(
+        text, ends, LINE_BYTES_MAX, slots,
+        records, lines, present, kinds, sides, times_ns, trade_ids, floats, pairs, spans,
+        doubtful, counts,
+    )  # fmt: skip
+    ticks = ParsedTicks(
+        present[:rows],
+        kinds[:rows],
+        sides[:rows],
+        times_ns[:rows],
+        trade_ids[:rows],
+        list(floats[:, :rows]),
+        pairs[:rows],
+        _read_names(text, spans[:known]),
     )
-    rows, pairs, doubtful = _scan(
-        np.frombuffer(buffer, dtype=np.uint8),
-        ends,
-        LINE_BYTES_MAX,
-        np.full(slots, -1, dtype=np.int32),
-        *found,
-    )
-    return Scanned(
-        records=found.records[:rows],
-        lines=found.lines[:rows],
-        present=found.present[:rows],
-        kinds=found.kinds[:rows],
-        sides=found.sides[:rows],
-        times_ns=found.times_ns[:rows],
-        trade_ids=found.trade_ids[:rows],
-        floats=found.floats[:, :rows],
-        pairs=found.pairs[:rows],
-        pair_spans=found.pair_spans[:pairs],
-        doubtful=found.doubtful[:doubtful],
-        counts=found.counts,
-    )
+    return Scanned(ticks, records[:rows], lines[:rows], doubtful[:doubts], counts)
+
+
+def scan_texts(
+    buffer: NDArray[np.uint8], places: Integers, present: NDArray[np.int16]
+) -> tuple[NDArray[np.int8], NDArray[np.int8], NDArray[np.int32], Names]:
+    """Return kinds, sides, pairs and names of ticks as `ParsedTicks` has them.
+
+    Row `i` of `places` (4, ticks + 1) tells where in `buffer` the UTF-8 of each tick's kind, venue,
+    symbol or side begins, and at last where it ends. `present` is that of `ParsedTicks`.
+    """
+    size = len(present)
+    slots = _free_slots(size)
+    kinds, sides = np.empty((2, size), dtype=np.int8)
+    pairs, spans = np.empty(size, dtype=np.int32), np.empty((len(slots) // 2, 4), dtype=np.int64)
+    known = _scan_texts(buffer, places, slots, present, kinds, sides, pairs, spans)
+    return kinds, sides, pairs, _read_names(buffer, spans[:known])
+
+
+def _free_slots(pairs_max: int) -> NDArray[np.int32]:
+    """Return a hash table with room for as many pairs, and as many again that stay free."""
+    return np.full(max(64, 1 << (2 * pairs_max - 1).bit_length()), -1, dtype=np.int32)
+
+
+def _read_names(buffer: NDArray[np.uint8], spans: Integers) -> Names:
+    def read(at: int, size: int) -> str | None:
+        return None if size < 0 else buffer[at : at + size].tobytes().decode()
+
+    return [(read(*span[:2]), read(*span[2:])) for span in spans.tolist()]
 
 
 @njit(cache=True, nogil=True)
@@ -171,6 +176,29 @@ def _scan(  # type: ignore[no-untyped-def]  # noqa: ANN202
         counts[record] += 1
         at += 1
     return rows, known, doubts
+
+
+@njit(cache=True, nogil=True)
+def _scan_texts(buffer, places, slots, present, kinds, sides, pairs, pair_spans):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    """Fill what `scan_texts` returns; return how many pairs there are."""
+    found = np.empty(_WIDTH, dtype=np.int64)
+    known = 0
+    latest = -1
+    for row in range(present.size):
+        kinds[row], sides[row] = -1, 0
+        if present[row] >> _KIND_FIELD & 1:
+            kinds[row] = _find_word(buffer, places[0, row], places[0, row + 1], _KIND_WORDS)
+        if present[row] >> _SIDE_FIELD & 1:
+            sides[row] = _find_word(buffer, places[3, row], places[3, row + 1], _SIDE_WORDS)
+        for number, name, field in ((1, _VENUE, _VENUE_FIELD), (2, _SYMBOL, _SYMBOL_FIELD)):
+            begin, end = places[number, row], places[number, row + 1]
+            found[name] = begin
+            found[name + _LENGTH] = end - begin if present[row] >> field & 1 else -1
+        if latest < 0 or not _same(buffer, found, pair_spans, latest):
+            latest = _find_pair(buffer, found, slots, pair_spans, known)
+        pairs[row] = latest
+        known = max(known, latest + 1)
+    return known
 
 
 @njit(cache=True, nogil=True)
@@ -357,7 +385,8 @@ def _find_pair(buffer, found, slots, pair_spans, known):  # type: ignore[no-unty
 @njit(cache=True, nogil=True)
 def _same(buffer, found, pair_spans, pair):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
     """Return whether `pair` has the venue and symbol in `found`."""
-    for column, name in enumerate((_VENUE, _SYMBOL)):
+    # Symbols differ more often than venues.
+    for column, name in ((1, _SYMBOL), (0, _VENUE)):
         length = found[name + _LENGTH]
         if length != pair_spans[pair, 2 * column + 1]:
             return False

@@ -1,13 +1,15 @@
 """Arrow IPC streams of ticks: checked, brought to one schema, joined."""
 
 from collections.abc import Sequence
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import polars as pl
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from infra.tick_columns import Integers, ParsedTicks
+from infra.tick_scan import FIELDS, FLOATS, scan_texts
 from schemas.ticks import RECORD_BYTES_MAX, TICK_WIRE, DeadLetterReason
 
 _END_OF_STREAM: Final = b"\xff\xff\xff\xff\x00\x00\x00\x00"
@@ -21,8 +23,8 @@ _CANONICAL: Final = pa.schema(
     ]
 )
 _REQUIRED: Final = frozenset({"kind", "event_time_ns"})
-
-Integers = NDArray[np.int64]
+_TEXTS: Final = ("kind", "venue", "symbol", "side")
+"""In the order of `scan_texts`."""
 
 
 class RefusedStream(NamedTuple):
@@ -35,9 +37,9 @@ class RefusedStream(NamedTuple):
 
 
 class ParsedStreams(NamedTuple):
-    """The ticks (`TICK_WIRE`) of several records, where each stood, and the records that hold none."""
+    """The ticks of several records, where each stood, and the records that hold none."""
 
-    ticks: pl.DataFrame
+    ticks: ParsedTicks
     records: Integers
     lines: Integers
     refused: list[RefusedStream]
@@ -55,19 +57,73 @@ def parse_streams(values: Sequence[bytes]) -> ParsedStreams:
             owners.append(record)
         else:
             refused.append(RefusedStream(record, *found))
-    if not tables:
-        nothing = np.empty(0, dtype=np.int64)
-        return ParsedStreams(pl.DataFrame(schema=TICK_WIRE), nothing, nothing, refused)
-    ticks = pl.from_arrow(pa.concat_tables(tables))
-    assert isinstance(ticks, pl.DataFrame)
     counts = np.array([table.num_rows for table in tables], dtype=np.int64)
     starts = np.cumsum(counts) - counts
+    ticks = read_table(pa.concat_tables(tables) if tables else _CANONICAL.empty_table())
     return ParsedStreams(
         ticks,
         np.repeat(np.array(owners, dtype=np.int64), counts),
-        np.arange(ticks.height) - np.repeat(starts, counts),
+        np.arange(len(ticks.kinds)) - np.repeat(starts, counts),
         refused,
     )
+
+
+def read_rows(value: bytes, lines: Sequence[int]) -> list[dict[str, object]]:
+    """Return the fields that are not null of some ticks of a record that `parse_streams` read."""
+    table = _read_stream(value)
+    assert isinstance(table, pa.Table), table
+    rows = table.take(pa.array(lines, pa.int64())).to_pylist()
+    return [{name: found for name, found in row.items() if found is not None} for row in rows]
+
+
+def read_table(table: pa.Table) -> ParsedTicks:
+    """Return the ticks of a table whose columns have the names and types of `TICK_WIRE`."""
+    size = table.num_rows
+    columns = {name: table.column(name) for name in FIELDS}
+    # Most feeds leave half of the columns empty: those are not looked at again.
+    said = {
+        name: column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
+        for name, column in columns.items()
+        if column.null_count < size
+    }
+    present = np.zeros(size, dtype=np.int16)
+    for name, array in said.items():
+        found = array.is_valid().to_numpy(zero_copy_only=False) if array.null_count else True
+        present |= np.int16(1 << FIELDS.index(name)) * found
+    text, places = _join_texts([said.get(name) for name in _TEXTS], size)
+    kinds, sides, pairs, names = scan_texts(text, places, present)
+
+    def filled(name: str, absent: float, dtype: type[np.generic]) -> NDArray[Any]:
+        array = said.get(name)
+        if array is None:
+            return np.full(size, absent, dtype=dtype)
+        values: NDArray[Any] = (array.fill_null(absent) if array.null_count else array).to_numpy()
+        return values
+
+    return ParsedTicks(
+        present,
+        kinds,
+        sides,
+        filled("event_time_ns", 0, np.int64),
+        filled("trade_id", -1, np.int64),
+        [filled(name, 1.0, np.float64) for name in FLOATS],
+        pairs,
+        names,
+    )
+
+
+def _join_texts(columns: list[pa.Array | None], size: int) -> tuple[NDArray[np.uint8], Integers]:
+    """Return the UTF-8 of `columns`, and where the texts of each begin and the last one ends."""
+    parts, length = [np.empty(0, dtype=np.uint8)], 0
+    places = np.zeros((len(columns), size + 1), dtype=np.int64)
+    for column, row in zip(columns, places, strict=True):
+        if column is not None:
+            _, ends, text = column.buffers()
+            ends = np.frombuffer(ends, np.int64)[column.offset : column.offset + size + 1]
+            parts.append(np.frombuffer(text or b"", np.uint8)[ends[0] : ends[-1]])
+            row[:] = ends + (length - ends[0])
+            length += parts[-1].size
+    return np.concatenate(parts), places
 
 
 def _read_stream(value: bytes) -> pa.Table | tuple[DeadLetterReason, str]:

@@ -273,7 +273,7 @@ RECORDS = st.one_of(
 @pytest.mark.acceptance(
     "I1", criterion="I1: every line is a tick or a dead letter, once, in any cut"
 )
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.lists(RECORDS, min_size=1, max_size=8), st.data())
 def test_every_line_is_accounted_for_however_the_log_is_cut(parts, data):
     records = [record(value, 10 + i, headers) for i, (value, headers) in enumerate(parts)]

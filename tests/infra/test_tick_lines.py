@@ -10,7 +10,7 @@ from infra.tick_encoder import encode_heartbeat
 from infra.tick_lines import parse_lines
 from infra.tick_scan import scan_lines
 from schemas.ticks import LINE_BYTES_MAX
-from tests.infra.tick_records import NOW_NS, PADDING, line, quote, raw
+from tests.infra.tick_records import NOW_NS, PADDING, line, quote, raw, ticks_of
 
 
 def scan(values):
@@ -25,7 +25,7 @@ def told_apart(text):
 
 def outcome(text):
     parsed = parse_lines([text])
-    return parsed.ticks.to_dicts(), [(each.line, each.reason) for each in parsed.refused]
+    return ticks_of(parsed.ticks), [(each.line, each.reason) for each in parsed.refused]
 
 
 def agree(text):
@@ -39,7 +39,7 @@ def agree(text):
 NUMBERS = st.from_regex(r"-?[0-9]{1,21}(\.[0-9]{0,21})?([eE][+-]?[0-9]{0,3})?", fullmatch=True)
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(NUMBERS, st.sampled_from(["price", "ask_size", "trade_id", "event_time_ns"]))
 @example("9007199254740993", "price")
 @example("1730690449589990.29", "price")
@@ -57,15 +57,15 @@ def test_a_number_is_read_alike_by_both_ways(text, name):
     agree(raw(name, text.encode()))
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(st.floats(min_value=0, allow_nan=False, allow_infinity=False))
 def test_a_float_that_python_writes_comes_back_bit_for_bit(value):
     agree(line(price=value))
-    (tick,) = parse_lines([line(price=value)]).ticks.to_dicts()
+    (tick,) = ticks_of(parse_lines([line(price=value)]).ticks)
     assert tick["price"] == value
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(
     st.dictionaries(
         st.sampled_from(
@@ -94,7 +94,7 @@ def test_any_object_is_read_alike_by_both_ways(fields, separators, ascii_only):
     )
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(st.data())
 def test_a_changed_byte_is_read_alike_by_both_ways(data):
     text = bytearray(
@@ -138,5 +138,5 @@ def test_more_names_than_are_remembered_are_still_ticks():
     value = b"\n".join(line(symbol=name) for name in names)
     parsed = parse_lines([value])
     assert scan([value]).doubtful.size
-    assert parsed.ticks["symbol"].to_list() == names
+    assert [tick["symbol"] for tick in ticks_of(parsed.ticks)] == names
     assert parsed.refused == []

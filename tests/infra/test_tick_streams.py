@@ -6,8 +6,24 @@ from base64 import b64decode
 import polars as pl
 import pyarrow as pa
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from tests.infra.tick_records import ARROW, GOOD, ROWS, decode, line, quote, reasons, record, stream
+from infra.tick_streams import parse_streams
+from schemas.ticks import TICK_WIRE
+from tests.infra.tick_records import (
+    ARROW,
+    FOREIGN,
+    GOOD,
+    NOW_NS,
+    ROWS,
+    decode,
+    line,
+    quote,
+    reasons,
+    record,
+    stream,
+)
 
 
 def test_an_arrow_stream_gives_the_same_ticks_as_its_lines():
@@ -84,8 +100,86 @@ def test_rows_of_a_stream_are_judged_one_by_one():
     assert reasons(batch) == [
         "NOT_FINITE", "MISSING_FIELD", "WRONG_TYPE", "WRONG_TYPE", "MISSING_FIELD",
     ]  # fmt: skip
-    payload = json.loads(b64decode(batch.dead_letters[2].payload_base64))
+    letter = batch.dead_letters[2]
+    assert (letter.line, letter.detail) == (5, "kind='bar'")
+    payload = json.loads(b64decode(letter.payload_base64))
     assert payload == {k: v for k, v in rows.to_dicts()[5].items() if v is not None}
+
+
+PRICES = st.sampled_from([10.25, 10.5, 11.0, None, 0.0, -1.0, 10.251, 1e17])
+TICKS = st.fixed_dictionaries(
+    {
+        "kind": st.sampled_from(["trade", "trade", "quote", "heartbeat"]),
+        "event_time_ns": st.sampled_from([NOW_NS, NOW_NS - 1, NOW_NS + 10**12, 5]),
+        "venue": st.sampled_from(["v", "v", "v", "w", "", None]),
+        "symbol": st.sampled_from(["S", "S", "S", FOREIGN, "a name of many letters", "é", None]),
+        "side": st.sampled_from(["buy", "sell", None]),
+        "trade_id": st.sampled_from([7, 8, None]),
+        **dict.fromkeys(("price", "size", "bid", "bid_size", "ask", "ask_size"), PRICES),
+    }
+)
+FORMS = st.sampled_from(["plain", "chunks", "dictionaries", "views"])
+
+
+def as_lines(ticks):
+    return b"\n".join(
+        json.dumps({name: value for name, value in tick.items() if value is not None}).encode()
+        for tick in ticks
+    )
+
+
+def as_stream(ticks, form):
+    rows = pl.DataFrame(ticks, schema=TICK_WIRE)
+    if form == "dictionaries":
+        rows = rows.with_columns(pl.col("kind", "venue", "symbol", "side").cast(pl.Categorical))
+    newest = form == "views"
+    table = rows.to_arrow(
+        compat_level=pl.CompatLevel.newest() if newest else pl.CompatLevel.oldest()
+    )
+    if form == "chunks":
+        table = pa.concat_tables([table[:1], table[1:]])
+    return stream(table)
+
+
+@settings(max_examples=60)
+@given(
+    st.lists(st.tuples(st.lists(TICKS, min_size=1, max_size=9), st.booleans(), FORMS), min_size=1)
+)
+def test_streams_among_lines_say_what_lines_alone_would_say(records):
+    lines = decode(*(record(as_lines(ticks), i) for i, (ticks, _, _) in enumerate(records)))
+    mixed = decode(
+        *(
+            record(as_stream(ticks, form), i, ARROW) if arrow else record(as_lines(ticks), i)
+            for i, (ticks, arrow, form) in enumerate(records)
+        )
+    )
+    assert mixed.ticks.equals(lines.ticks)
+    assert mixed.ticks.schema == lines.ticks.schema
+
+    def told(batch):
+        return [(each.offset, each.line, each.reason, each.detail) for each in batch.dead_letters]
+
+    assert told(mixed) == told(lines)
+
+
+def test_a_text_that_is_null_says_nothing_even_where_it_has_bytes():
+    symbols = pa.array(["S", "S", "S"], pa.large_string())
+    hidden = pa.Array.from_buffers(
+        pa.large_string(), 3, [pa.py_buffer(b"\x05"), *symbols.buffers()[1:]]
+    )
+    table = ROWS.to_arrow(compat_level=pl.CompatLevel.oldest())
+    place = table.schema.get_field_index("symbol")
+    batch = decode(record(stream(table.set_column(place, "symbol", hidden)), headers=ARROW))
+    assert batch.ticks["line"].to_list() == [0, 2]
+    assert [letter.detail for letter in batch.dead_letters] == ["absent: symbol"]
+
+
+def test_a_stream_may_name_an_instrument_for_every_tick():
+    names = [f"S{number}" for number in range(40_000)]
+    rows = pl.concat([ROWS[:1]] * len(names)).with_columns(symbol=pl.Series(names))
+    parsed = parse_streams([stream(ROWS), stream(rows)])
+    found = [parsed.ticks.names[pair] for pair in parsed.ticks.pairs.tolist()]
+    assert found == [("v", "S")] * 3 + [("v", name) for name in names]
 
 
 def test_a_flipped_byte_of_a_stream_never_harms_its_neighbours():

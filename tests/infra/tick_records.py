@@ -10,6 +10,7 @@ import pyarrow as pa
 from infra.partitions import partition_of
 from infra.records import FetchedRecord
 from infra.tick_decoder import TickDecoder
+from infra.tick_scan import FIELDS, FLOATS, KINDS, SIDES
 from schemas.instruments import InstrumentBook
 from schemas.market import InstrumentListed
 from schemas.ticks import CONTENT_ARROW, CONTENT_NDJSON, TICK_WIRE
@@ -81,6 +82,24 @@ def reasons(batch):
 GOOD = line()
 PADDING = [line(trade_id=i) for i in range(200)]
 """Neighbours that must count whatever is between them."""
+
+
+def ticks_of(parsed):
+    """Return the fields that `parsed` (`ParsedTicks`) says are there, one dictionary a tick."""
+    names = [parsed.names[pair] for pair in parsed.pairs.tolist()]
+    columns = {
+        "kind": [KINDS[code] for code in parsed.kinds.tolist()],
+        "event_time_ns": parsed.times_ns.tolist(),
+        "venue": [venue for venue, _ in names],
+        "symbol": [symbol for _, symbol in names],
+        "side": [SIDES[code] for code in parsed.sides.tolist()],
+        "trade_id": parsed.trade_ids.tolist(),
+        **{name: found.tolist() for name, found in zip(FLOATS, parsed.floats, strict=True)},
+    }
+    return [
+        {name: columns[name][row] for place, name in enumerate(FIELDS) if bits >> place & 1}
+        for row, bits in enumerate(parsed.present.tolist())
+    ]
 
 
 def stream(frame, *, options=None):
