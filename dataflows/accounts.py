@@ -16,7 +16,7 @@ from schemas.instruments import InstrumentBook
 from schemas.operations import ControlApplied, DeadLetterRecorded
 
 PUT_OFF_ROWS_MAX = 2_000
-"""Rows of one call that may be put off: the bars and features of one close of many symbols."""
+"""Rows that may be put off: the bars and features of one close of many symbols."""
 UNNUMBERED = 0
 """Sequence of an item that cannot be overtaken."""
 _TOPIC_ORDER = (
@@ -28,10 +28,10 @@ _TOPIC_ORDER = (
 class AccountStep:
     """Restore each lane's order, let the portfolio act, and group its messages by topic.
 
-    What the lanes found (bars, features, signals) is put off by one call or until there is time:
-    the account decides once every lane has said that a bar is over, and writing the first lane's
-    records at once would hold up the last one. More than `PUT_OFF_ROWS_MAX` is history that nobody
-    waits for, and too much for a snapshot: it is written at once.
+    What the lanes found (bars, features, signals) is put off until there is time: the account
+    decides once every lane has said that a bar is over, and writing the first lane's records at
+    once would hold up the last one. More than `PUT_OFF_ROWS_MAX` is history that nobody waits for,
+    and too much for a snapshot: it is written at once.
     """
 
     def __init__(
@@ -79,14 +79,14 @@ class AccountStep:
         for message in messages:
             self._observe(type(message).__name__, 1)
         ingest_ns = max(entry.ingest_time_ns for entry in inputs)
-        records = group_by_topic(messages, ingest_ns) + self._put_off
         found = [outgoing for item in items for outgoing in item.outgoing]
         # What serves must be durable before anything that was decided with it.
-        records = [outgoing for outgoing in found if outgoing.flush] + records
-        found = [outgoing for outgoing in found if not outgoing.flush]
-        if sum(outgoing.height for outgoing in found) > PUT_OFF_ROWS_MAX:
-            records, found = records + found, []
-        self._put_off = found
+        records = [outgoing for outgoing in found if outgoing.flush]
+        records += group_by_topic(messages, ingest_ns)
+        self._put_off += [outgoing for outgoing in found if not outgoing.flush]
+        if sum(outgoing.height for outgoing in self._put_off) > PUT_OFF_ROWS_MAX:
+            records += self._put_off
+            self._put_off = []
         refused: list[Struct] = [letter for read in reads for letter in read.dead_letters]
         if refused:
             records.append(Outgoing(topic=DeadLetterRecorded.topic, messages=refused))

@@ -42,7 +42,8 @@ class _MachineLogic(StatefulBatchLogic, Generic[In, Out]):
         self._settle_at: datetime | None = None
 
     def on_batch(self, values: list[In]) -> tuple[list[Out], bool]:
-        if isinstance(self._machine, Settling):
+        # Not later with every batch: a feed without a pause would put the work off for ever.
+        if self._settle_at is None and isinstance(self._machine, Settling):
             self._settle_at = datetime.now(UTC) + SETTLE_AFTER
         return self._machine.on_batch(values), StatefulBatchLogic.RETAIN
 

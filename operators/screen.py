@@ -139,7 +139,7 @@ class TickScreen:
         duplicate, id_gaps = self._find_duplicates(ticks, (kind == KIND_TRADE) & ~late, book)
         kept = ticking & ~late & ~duplicate
         return Screened(
-            accepted=ticks if kept.all() else ticks.filter(pl.Series(kept)),
+            accepted=_take(ticks, kept),
             late=self._describe_late(ticks, late, watermark_ns, book),
             duplicates=(
                 ticks.select("instrument", "event_time_ns").filter(pl.Series(duplicate))
@@ -247,3 +247,10 @@ class TickScreen:
             provenance=pl.Series([PROVENANCE_CODES[code] for code in rows["provenance"].to_list()]),
         )
         return columns.match_to_schema(polars_schema(TickLate))
+
+
+def _take(ticks: pl.DataFrame, kept: NDArray[np.bool_]) -> pl.DataFrame:
+    if kept.all():
+        return ticks
+    # Mostly a heartbeat by itself: a query would cost more than all else that becomes of it.
+    return ticks.filter(pl.Series(kept)) if kept.any() else ticks[:0]

@@ -19,6 +19,7 @@ say their windows. How the predecessor's names were resolved:
 """
 
 from enum import StrEnum
+from functools import cached_property
 from hashlib import sha256
 
 import msgspec
@@ -55,7 +56,7 @@ class FeatureDefinition(Struct, frozen=True, kw_only=True):
     kind: FeatureKind
 
 
-class FeatureSchema(Struct, frozen=True, kw_only=True):
+class FeatureSchema(Struct, frozen=True, kw_only=True, dict=True):
     """An ordered list of model inputs; a vector is meaningless without its schema's hash."""
 
     name: str
@@ -65,12 +66,12 @@ class FeatureSchema(Struct, frozen=True, kw_only=True):
     def __len__(self) -> int:
         return len(self.features)
 
-    @property
+    @cached_property
     def names(self) -> tuple[str, ...]:
         """Names in vector order."""
         return tuple(feature.name for feature in self.features)
 
-    @property
+    @cached_property
     def schema_hash(self) -> str:
         """First 16 hex digits of the SHA-256 over the schema's canonical JSON.
 
@@ -85,7 +86,7 @@ class FeatureSchema(Struct, frozen=True, kw_only=True):
         return (len(self.features),)
 
 
-class SequenceSchema(Struct, frozen=True, kw_only=True):
+class SequenceSchema(Struct, frozen=True, kw_only=True, dict=True):
     """What a sequence model reads: the scale-free view of some features over the last bars."""
 
     name: str
@@ -95,12 +96,12 @@ class SequenceSchema(Struct, frozen=True, kw_only=True):
     features: tuple[FeatureDefinition, ...]
     """The channels, in order."""
 
-    @property
+    @cached_property
     def names(self) -> tuple[str, ...]:
         """Names of the channels in order."""
         return tuple(feature.name for feature in self.features)
 
-    @property
+    @cached_property
     def schema_hash(self) -> str:
         """First 16 hex digits of the SHA-256 over the canonical JSON; see `FeatureSchema`."""
         return sha256(msgspec.json.encode(self, order="sorted")).hexdigest()[:16]

@@ -13,6 +13,7 @@ every close is small, and its base stays in the state.
 
 import pickle
 from abc import ABC, abstractmethod
+from functools import cached_property
 from hashlib import sha256
 from itertools import pairwise
 from typing import Any, ClassVar, Protocol
@@ -126,7 +127,7 @@ class RiverVoter(ABC):
     def build_model(self) -> Any:
         """Return the classifier before its first event, seeded."""
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """Return what must be equal for a remembered state to be continued."""
         parts = (self.version, self.schema.schema_hash, self.timeframe, self.label, self.parameters)
@@ -200,8 +201,8 @@ class RiverVoter(ABC):
             self._open_close(int(times[start]))
             group = slice(start, end)
             if state.learnt >= self.warm_up_events:
-                for row in (start + np.flatnonzero(usable[group])).tolist():
-                    predicted[row] = self._predict(inputs[row])
+                rows = start + np.flatnonzero(usable[group])
+                predicted[rows] = self._predict(inputs[rows])
             counts += [state.learnt] * (end - start)
             chains += [state.chain] * (end - start)
             self._remember(codes[group], closes[group], inputs[group], usable[group])
@@ -250,18 +251,25 @@ class RiverVoter(ABC):
         for vector, label in zip(lesson.inputs.tolist(), labels, strict=True):
             self._model.learn_one(dict(zip(self._names, vector, strict=True)), label)
 
-    def _predict(self, vector: FloatArray) -> FloatArray:
-        sample = dict(zip(self._names, vector.tolist(), strict=True))
-        found = self._model.predict_proba_one(sample)
-        counts = self._state.class_counts
+    def ask(self, inputs: FloatArray) -> FloatArray:
+        """Return (rows, 3): what River says of `inputs` (rows, features), 0 for a label never seen."""
+        raw = np.zeros((len(inputs), 3))
+        for row, vector in enumerate(inputs.tolist()):
+            found = self._model.predict_proba_one(dict(zip(self._names, vector, strict=True)))
+            raw[row] = [found.get(label, 0.0) for label in range(3)]
+        return raw
+
+    def _predict(self, inputs: FloatArray) -> FloatArray:
+        """Return (rows, 3): what is said of `inputs`, the class prior where that is no distribution."""
+        raw, counts = self.ask(inputs), self._state.class_counts
         prior = counts / counts.sum()
-        raw = np.array([found.get(label, 0.0) for label in range(3)])
-        total = raw[0] + raw[1] + raw[2]
-        if not (total > 0.0 and np.isfinite(total) and (raw >= 0.0).all()):
-            return np.asarray(prior, dtype=np.float64)
-        return np.asarray(
-            (1.0 - self.shrinkage) * (raw / total) + self.shrinkage * prior, dtype=np.float64
-        )
+        total = raw[:, 0] + raw[:, 1] + raw[:, 2]
+        # Comparisons with NaN are false, so what must hold is asked.
+        good = (total > 0.0) & np.isfinite(total) & (raw >= 0.0).all(axis=1)
+        found = np.tile(prior, (len(raw), 1))
+        shares = raw[good] / total[good, None]
+        found[good] = (1.0 - self.shrinkage) * shares + self.shrinkage * prior
+        return found
 
     def _remember(
         self,

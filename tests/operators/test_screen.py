@@ -2,7 +2,7 @@ import pickle
 
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from operators.screen import GAPS_MAX, NOTHING_SEEN_NS, ScreenState, TickScreen
@@ -57,7 +57,6 @@ def accepted_ids(*batches, **first):
     return kept
 
 
-@settings(deadline=None)
 @given(log=logs(), draw=st.data())
 def test_every_row_lands_in_the_one_group_that_a_plain_loop_gives_however_the_log_is_cut(log, draw):
     verdicts, watermark_ns = screen_plainly(log)
@@ -88,7 +87,6 @@ def test_every_row_lands_in_the_one_group_that_a_plain_loop_gives_however_the_lo
     assert batch.watermark_ns == watermark_ns
 
 
-@settings(deadline=None)
 @given(log=logs(), draw=st.data())
 def test_a_screen_restored_from_pickled_state_under_other_numbers_goes_on_as_if_nothing_happened(
     log, draw
@@ -245,7 +243,6 @@ def test_only_the_newest_gaps_are_remembered_however_the_ids_were_cut(batch_size
     assert screen.on_ticks(again, book).accepted["trade_id"].to_list() == [remembered]
 
 
-@settings(deadline=None)
 @given(ids=st.lists(st.integers(0, 300), max_size=150), draw=st.data())
 def test_memory_of_ids_is_bounded_and_independent_of_the_cut(ids, draw):
     book = build_book()
