@@ -39,12 +39,13 @@ class _MachineLogic(StatefulBatchLogic, Generic[In, Out]):
 
     def __init__(self, machine: Machine[In, Out]) -> None:
         self._machine = machine
-        self._settle_at: datetime | None = None
+        # One that is resumed may have put off work when its snapshot was taken.
+        self._settle_at = self._soon()
 
     def on_batch(self, values: list[In]) -> tuple[list[Out], bool]:
         # Not later with every batch: a feed without a pause would put the work off for ever.
-        if self._settle_at is None and isinstance(self._machine, Settling):
-            self._settle_at = datetime.now(UTC) + SETTLE_AFTER
+        if self._settle_at is None:
+            self._settle_at = self._soon()
         return self._machine.on_batch(values), StatefulBatchLogic.RETAIN
 
     def on_notify(self) -> tuple[list[Out], bool]:
@@ -52,6 +53,9 @@ class _MachineLogic(StatefulBatchLogic, Generic[In, Out]):
 
     def on_eof(self) -> tuple[list[Out], bool]:
         return self._settle(), StatefulBatchLogic.RETAIN
+
+    def _soon(self) -> datetime | None:
+        return datetime.now(UTC) + SETTLE_AFTER if isinstance(self._machine, Settling) else None
 
     def _settle(self) -> list[Out]:
         self._settle_at = None

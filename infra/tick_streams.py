@@ -119,7 +119,8 @@ def _join_texts(columns: list[pa.Array | None], size: int) -> tuple[NDArray[np.u
     for column, row in zip(columns, places, strict=True):
         if column is not None:
             _, ends, text = column.buffers()
-            ends = np.frombuffer(ends, np.int64)[column.offset : column.offset + size + 1]
+            # A buffer may be longer than its values, by bytes that make no whole one.
+            ends = np.frombuffer(ends, np.int64, column.offset + size + 1)[column.offset :]
             parts.append(np.frombuffer(text or b"", np.uint8)[ends[0] : ends[-1]])
             row[:] = ends + (length - ends[0])
             length += parts[-1].size

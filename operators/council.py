@@ -218,9 +218,10 @@ class Council:
         for voter in self._served:
             serving = self.schedule.serving(voter.model, time_ns)
             version = _version_of(serving.version, serving.scorer)
-            if version != self._versions.get(voter.name):
+            # Bytes that were missing for a while are the same bytes: what they said before counts.
+            if serving.scorer is not None and version != self._versions.get(voter.name):
                 self._versions[voter.name] = version
-                trusted = serving.scorer is not None and serving.scorer.trusted
+                trusted = serving.scorer.trusted
                 self._panel.begin_anew(voter.name, trusted=trusted, time_ns=time_ns)
             given = voter.answer(serving.scorer, serving.reason, inputs, part)
             answers.setdefault(voter.name, []).append((part.start, given))

@@ -54,7 +54,9 @@ class OpinionPooled(Struct, frozen=True, kw_only=True):
     raw_stances: list[str] = []
     """What each voter lifted most before its tilt was taken off."""
     tilts: list[float | None] = []
-    """Mean log-odds of BUY against SELL by voter over the bars before, in nats; null where it abstained.
+    """What a voter says always, in nats, by voter; null where it abstained.
 
-    Taken off its log-odds on this bar; adding it to those of `buy` and `sell` gives what was said.
+    Log-odds of the discounted mean of its probability of a rise, given a move, over the bars before. It
+    is taken off the log-odds of BUY against SELL on this bar; added to those of `buy` and `sell` it
+    gives what was said.
     """

@@ -8,7 +8,10 @@ from schemas.fields import Action, Identity, Name, Provenance, Stance, TimeNs
 
 
 class Vote(Struct, frozen=True, kw_only=True):
-    """What one voter says about a bar, with the exact bytes that said it."""
+    """What counts of what one voter says about a bar, with the exact bytes that said it.
+
+    Of a model the probabilities are those less its tilt (`model.opinions`); `reason` quotes both.
+    """
 
     voter: Name
     kind: Name

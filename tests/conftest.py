@@ -1,6 +1,6 @@
 """Suite-wide fixtures and the acceptance report (`pytest --acceptance`)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from pathlib import Path
 
 import hypothesis
@@ -29,14 +29,24 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[_ROWS] = []
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+@pytest.hookimpl(wrapper=True)
+def pytest_collection_modifyitems(
+    config: pytest.Config, items: list[pytest.Item]
+) -> Generator[None]:
     if config.getoption("--acceptance"):
         items[:] = [item for item in items if item.get_closest_marker("acceptance")]
     for item in items:
-        # Run one after another on one worker: they share a broker and a store, and those that
-        # measure a latency must not compete with a second stack.
-        if item.get_closest_marker("stack") or {"broker", "store"} & set(item.fixturenames):  # type: ignore[attr-defined]
-            item.add_marker(pytest.mark.xdist_group("stack"))
+        # What is dear is made once: tests that share a fixture run on one worker.
+        shared = "played" if "played" in _fixtures(item) else item.nodeid.partition("::")[0]
+        item.add_marker(pytest.mark.xdist_group(shared))
+    yield
+    # Those that start processes take longest: first, so that no worker waits for them at the end.
+    first = {item.path for item in items if {"broker", "store"} & _fixtures(item)}
+    items.sort(key=lambda item: item.path not in first)
+
+
+def _fixtures(item: pytest.Item) -> set[str]:
+    return set(getattr(item, "fixturenames", ()))
 
 
 @pytest.fixture

@@ -23,8 +23,8 @@ Series = tuple[str, str, str]
 class Terms(NamedTuple):
     """What the settings behind a record say about the vote."""
 
-    config: str
-    """Hash of the settings."""
+    council: str
+    """All that the settings say of models and vote: what else they say changes no memory of the vote."""
     voters: list[str]
     timeframes: frozenset[str]
     """That of the models; empty without any."""
@@ -33,11 +33,11 @@ class Terms(NamedTuple):
     vote: VoteSettings
 
     @classmethod
-    def of(cls, settings: Settings, config: str) -> "Terms":
-        """Return the terms of `settings`, whose hash is `config`."""
+    def of(cls, settings: Settings) -> "Terms":
+        """Return the terms of `settings`."""
         models = {name: one for name, one in sorted(settings.models.items()) if one.enabled}
         return cls(
-            config=config,
+            council=f"{sorted(models.items())} {settings.vote}",
             voters=list(models),
             timeframes=frozenset(one.timeframe for one in models.values()),
             registry={

@@ -95,7 +95,8 @@ class OpinionAudit:
         partition = place.partition if vector is None else vector.partition
         self._said.setdefault(series, {})[one.event_time_ns] = Said.of(one, partition)
         lists = (one.voters, one.sell, one.buy, one.stances, one.weights)
-        told = (*lists, one.raw_stances, one.tilts)
+        # A release from before tilts were taken off told neither.
+        told = (*lists, one.raw_stances, one.tilts) if one.raw_stances or one.tilts else lists
         lengths = sorted({len(each) for each in told})
         if lengths != [len(set(one.voters))]:
             rule = "every voter of an opinion has one entry in each list"
@@ -107,7 +108,9 @@ class OpinionAudit:
             self._check_voter(place, f"{one.id}/{row[0]}", *row[1:])
         standings = self._history.standings(partition, one.voters, one.event_time_ns)
         self._check_weights(place, one, terms, standings)
-        if self._signals.whole:
+        if told is lists:
+            self._check.skip("opinions without tilts: what was taken off was not counted again")
+        elif self._signals.whole:
             self._tilts.see(place, one, partition, terms)
         self._check_pool(place, one)
         self._check_agreement(place, one, terms, standings)
@@ -132,7 +135,9 @@ class OpinionAudit:
             if any(not vectors[ns].has_volatility for ns in said if ns in vectors):
                 self._check.skip(f"edges of vectors without {_VOLATILITY} were not counted again")
         if not self._signals.whole:
-            self._check.skip("the first opinions are gone: bars before them were not looked at")
+            self._check.skip(
+                "the first opinions are gone: bars before them were not looked at, nor any tilt"
+            )
         for timeframe, bars in sorted(missing.items()):
             if bars:
                 rule = "there is one opinion on each bar of the models with a feature vector"
@@ -143,7 +148,7 @@ class OpinionAudit:
 
     def _terms_of(self, config: str) -> Terms:
         if config not in self._terms:
-            self._terms[config] = Terms.of(self._evidence.settings_of(config), config)
+            self._terms[config] = Terms.of(self._evidence.settings_of(config))
         return self._terms[config]
 
     def _check_voter(

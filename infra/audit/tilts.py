@@ -46,7 +46,7 @@ class _Voter(Struct):
 
 
 class _Lane(Struct):
-    config: str
+    council: str
     time_ns: int = -1
     voters: dict[str, _Voter] = {}
     known: bool = True
@@ -62,10 +62,10 @@ class TiltAudit:
 
     def see(self, place: Place, one: OpinionPooled, partition: int, terms: Terms) -> None:
         """Check what was taken off; `place` is that of the record, its lists are complete."""
-        lane = self._lanes.setdefault(partition, _Lane(config=terms.config))
-        if lane.config != terms.config and lane.known:
+        lane = self._lanes.setdefault(partition, _Lane(council=terms.council))
+        if lane.council != terms.council and lane.known:
             lane.known = False
-            self._check.skip("tilts behind a change of the settings were not counted again")
+            self._check.skip("tilts behind a change of models or vote were not counted again")
         half_life = terms.vote.tilt_half_life_bars
         if one.event_time_ns > lane.time_ns:
             for voter in lane.voters.values():
@@ -75,9 +75,9 @@ class TiltAudit:
         for name, sell, buy, tilt, raw in rows:
             key = f"{one.id}/{name}"
             if sell is None or buy is None or tilt is None:
-                found = (tilt, raw)
                 rule = "nothing is taken off who abstains"
-                self._check.require(rule, place, key, (None, "abstain"), found)
+                expected, found = (None, None, None, "abstain"), (sell, buy, tilt, raw)
+                self._check.require(rule, place, key, expected, found)
                 continue
             voter = lane.voters.setdefault(name, _Voter())
             self._begin_anew(voter, partition, terms.registry.get(name), one.event_time_ns)
@@ -86,9 +86,14 @@ class TiltAudit:
                 rule = "what is taken off a voter follows from what it said before"
                 self._check.violate(rule, place, key, (round(low, 4), round(high, 4)), tilt)
             rise, error = _undo(sell, buy, tilt)
-            if (raw == "buy" and rise < 0.5 - error) or (raw == "sell" and rise > 0.5 + error):
+            allowed = {"hold"}
+            if rise >= 0.5 - error:
+                allowed.add("buy")
+            if rise <= 0.5 + error:
+                allowed.add("sell")
+            if raw not in allowed:
                 rule = "a raw stance is the greater of buy and sell as they were said, or hold"
-                self._check.violate(rule, place, key, f"not {raw}", raw)
+                self._check.violate(rule, place, key, sorted(allowed), raw)
             if half_life:
                 voter.open.append((rise, error))
 
@@ -106,7 +111,11 @@ class TiltAudit:
 def _undo(sell: float, buy: float, tilt: float) -> tuple[float, float]:
     """Return the probability of a rise, given a move, as it was said, and its error by rounding."""
     move = max(sell + buy, 2.0 * PROBABILITY_MIN)
-    error = min(HALF_STEP / move * exp(abs(tilt)) + HALF_STEP, 1.0)
+    step = HALF_STEP
+    if min(sell, buy) <= PROBABILITY_MIN + HALF_STEP:
+        # Counted as a little more than it was said; how much more, the tilt hides.
+        step += PROBABILITY_MIN
+    error = min(step / move * exp(abs(tilt)) + HALF_STEP, 1.0)
     sell, buy = max(sell, PROBABILITY_MIN), max(buy, PROBABILITY_MIN)
     odds = buy / sell * exp(tilt)
     return odds / (1.0 + odds), error

@@ -90,6 +90,7 @@ class _Open(Struct):
     """What was said about the bars whose horizon is open, by (series, slot)."""
 
     probabilities: FloatArray
+    leans: FloatArray
     priors: FloatArray
     deviations: FloatArray
     codes: IntArray
@@ -220,7 +221,7 @@ class VotePanel:
             opinion = self._weigh(said, volatilities[rows])
             if self.rule.tilt_half_life_closes:
                 self._state.tilts.remember(codes[rows], said)
-            self._remember(codes[rows], closes[rows], volatilities[rows], opinion)
+            self._remember(codes[rows], closes[rows], volatilities[rows], said, opinion)
             parts.append(opinion)
         return join_opinions(parts, len(self.voters))
 
@@ -279,6 +280,7 @@ class VotePanel:
         codes: IntArray,
         closes: FloatArray,
         volatilities: FloatArray,
+        said: FloatArray,
         opinion: Opinion,
     ) -> None:
         state = self._state
@@ -287,6 +289,7 @@ class VotePanel:
             state.lessons.append(_take_lesson(state.open, settled))
         at = (codes, slots)
         state.open.probabilities[at] = opinion.counted
+        state.open.leans[at] = said[..., 2] - said[..., 0]
         state.open.priors[at] = opinion.priors
         state.open.deviations[at] = volatilities * self.rule.label.horizon_bars**0.5
         state.open.codes[at] = opinion.agreements
@@ -310,6 +313,7 @@ def _no_open(voters: int, slots: int, series: int = 0) -> _Open:
     shape = (series, slots)
     return _Open(
         np.full((*shape, voters, 3), np.nan),
+        np.full((*shape, voters), np.nan),
         np.full((*shape, 3), np.nan),
         np.full(shape, np.nan),
         np.full(shape, -1, dtype=np.int64),
@@ -327,6 +331,7 @@ def _take_lesson(held: _Open, settled: Settled) -> _Lesson:
         codes,
         SettledOpinions(
             probabilities=held.probabilities[at],
+            leans=held.leans[at],
             priors=held.priors[at],
             labels=settled.labels[known],
             returns=settled.returns[known],

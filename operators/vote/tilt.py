@@ -83,12 +83,13 @@ def split_move(said: FloatArray) -> FloatArray:
 
 def take_off(said: FloatArray, tilts: FloatArray) -> FloatArray:
     """Return distributions (..., 3) with `tilts` (broadcast to ...) taken off their log-odds."""
-    move = said[..., 0] + said[..., 2]
+    # In single precision a sum may exceed 1; what exceeds it is no probability, and so no opinion.
+    move = np.minimum(said[..., 0] + said[..., 2], 1.0)
     # Odds times exp(-tilt), written so that nothing is divided by a probability of zero.
     rise, fall = said[..., 2], said[..., 0] * np.exp(tilts)
-    with np.errstate(invalid="ignore"):
-        # Rounding must not take more than there is: a probability below zero is no opinion.
-        buy = np.where(move > 0.0, np.minimum(move * rise / (rise + fall), move), 0.0)
+    either = rise + fall
+    # Nor may rounding take more than there is.
+    buy = np.minimum(move * rise / np.where(either > 0.0, either, 1.0), move)
     # Where nothing is taken off every bit stays as it was said.
     kept = (tilts == 0.0) | np.isnan(move)
     found = said.copy()

@@ -24,7 +24,9 @@ class SettledOpinions(Struct, frozen=True, kw_only=True):
     """Predictions whose labels one close settled, one row per series in a fixed order."""
 
     probabilities: FloatArray
-    """(rows, voters, 3) as they were given; NaN where a voter abstained."""
+    """(rows, voters, 3) as they counted; NaN where a voter abstained."""
+    leans: FloatArray
+    """(rows, voters): buy less sell as it was said, before a tilt was taken off."""
     priors: FloatArray
     """(rows, 3): the class prior at the time of the prediction."""
     labels: IntArray
@@ -90,7 +92,8 @@ class TrackRecords(Struct):
         base = _take(opinions.priors[:, None, :], opinions.labels)
         gains = np.where(present, base - losses, 0.0)
         gained, lost = gains.sum(axis=0), np.where(present, losses, 0.0).sum(axis=0)
-        self._widen(opinions.probabilities[..., 2] - opinions.probabilities[..., 0], present)
+        # As they were said: a constant less a tilt that is still being learnt is not one.
+        self._widen(opinions.leans, present)
         count = np.maximum(answered, 1.0)
         mean_gain = gained / count
         self.scored += present.sum(axis=0)

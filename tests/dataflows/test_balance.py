@@ -28,7 +28,7 @@ from schemas.instruments import InstrumentBook
 from schemas.opinions import OpinionPooled
 from tests.dataflows.test_backtest import RECORDING, settings
 
-pytestmark = [pytest.mark.xdist_group("balance"), pytest.mark.timeout(600)]
+pytestmark = pytest.mark.timeout(600)
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "models.md"
 HOLD_SHARE_MAX = 0.90

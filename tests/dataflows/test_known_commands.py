@@ -19,7 +19,7 @@ from schemas.topics import full_name
 from schemas.trading import DecisionMade, OrderFilled, PositionChanged
 from tests.contracts.samples import closed_leg
 
-pytestmark = [pytest.mark.stack, pytest.mark.xdist_group("stack")]
+pytestmark = [pytest.mark.stack]
 
 
 @pytest.fixture

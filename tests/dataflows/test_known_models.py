@@ -30,7 +30,7 @@ from schemas.topics import full_name
 from tests.contracts.samples import OPEN_NS, closed_leg, samples
 from tests.infra.models.artefacts import World
 
-pytestmark = [pytest.mark.stack, pytest.mark.xdist_group("stack")]
+pytestmark = [pytest.mark.stack]
 
 PARTITIONS = 2
 

@@ -25,7 +25,7 @@ from schemas.trading import DecisionMade
 from tests.conftest import EXCERPTS
 from tests.contracts.samples import closed_leg
 
-pytestmark = [pytest.mark.stack, pytest.mark.xdist_group("stack")]
+pytestmark = [pytest.mark.stack]
 
 JUNK = [("content-type", b"application/x-ndjson"), ("provenance", b"recorded")]
 

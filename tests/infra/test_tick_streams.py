@@ -182,11 +182,12 @@ def test_a_stream_may_name_an_instrument_for_every_tick():
     assert found == [("v", "S")] * 3 + [("v", name) for name in names]
 
 
-def test_a_flipped_byte_of_a_stream_never_harms_its_neighbours():
-    value = stream(ROWS)
-    for place in range(0, len(value), 3):
+@pytest.mark.parametrize(("rows", "bits", "step"), [(ROWS, 0xFF, 3), (ROWS[:1], 0x01, 1)])
+def test_a_flipped_byte_of_a_stream_never_harms_its_neighbours(rows, bits, step):
+    value = stream(rows)
+    for place in range(0, len(value), step):
         flipped = bytearray(value)
-        flipped[place] ^= 0xFF
+        flipped[place] ^= bits
         batch = decode(record(GOOD, 0), record(bytes(flipped), 1, ARROW), record(GOOD, 2))
         mine = batch.ticks.filter(pl.col("offset") != 1)
         assert mine["offset"].to_list() == [0, 2]

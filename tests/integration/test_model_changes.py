@@ -39,7 +39,7 @@ from tests.integration.session_run import (
     wait_until,
 )
 
-pytestmark = [pytest.mark.stack, pytest.mark.timeout(900), pytest.mark.xdist_group("stack")]
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(900)]
 
 MODEL, VOTER = "lightgbm_1h", "lightgbm"
 REMADE = (OpinionPooled.topic, SignalEmitted.topic)

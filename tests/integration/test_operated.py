@@ -38,7 +38,7 @@ from tests.integration.session_run import (
     wait_until,
 )
 
-pytestmark = [pytest.mark.stack, pytest.mark.timeout(900), pytest.mark.xdist_group("stack")]
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(900)]
 
 PACE = 20_000.0
 """Event seconds per second of the paced slice."""

@@ -22,7 +22,7 @@ from tests.integration.session_run import (
     wait_until,
 )
 
-pytestmark = [pytest.mark.stack, pytest.mark.timeout(900), pytest.mark.xdist_group("stack")]
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(900)]
 
 COMPARED = ("trade.signals", "trade.decisions", "trade.fills", "model.events", "market.context")
 SPLIT = ("features", "signals", "portfolio")

@@ -16,7 +16,7 @@ from tests.integration.end_state import messages, read_records, table_state
 from tests.integration.invalid_records import VENUE
 from tests.integration.session_run import SYMBOLS
 
-pytestmark = [pytest.mark.stack, pytest.mark.timeout(900), pytest.mark.xdist_group("stack")]
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(900)]
 
 
 def rows(played, sql):

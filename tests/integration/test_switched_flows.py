@@ -25,7 +25,7 @@ from tests.integration.session_run import (
     wait_until,
 )
 
-pytestmark = [pytest.mark.stack, pytest.mark.timeout(900), pytest.mark.xdist_group("stack")]
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(900)]
 
 COMPARED = ("trade.decisions", "trade.fills")
 SPLIT = {"features": 1, "signals": 1, "portfolio": 1}

@@ -94,6 +94,7 @@ def knowing_when(said: np.ndarray) -> np.ndarray:
 KINDS = {
     "constant": lambda said: np.tile((0.05, 0.05, 0.90), (len(said), 1)),
     "constant base rate": lambda said: np.tile((0.30, 0.40, 0.30), (len(said), 1)),
+    "constant near the base rate": lambda said: np.tile((0.285, 0.40, 0.315), (len(said), 1)),
     "inverted": lambda said: said[:, ::-1],
     "inverted, knows when": lambda said: knowing_when(said[:, ::-1]),
     "NaN": lambda said: np.full(said.shape, np.nan),

@@ -219,3 +219,28 @@ def test_another_learner_under_the_same_name_inherits_no_record():
 def test_a_served_model_under_the_name_of_a_learner_inherits_no_record():
     before = build_council({"lightgbm": RIVER}).fingerprint
     assert before != build_council({"lightgbm": ONNX}).fingerprint
+
+
+def test_bytes_that_were_missing_for_a_while_are_the_same_bytes():
+    """A start without the artefact must not make the vote forget what the version said before."""
+
+    class Missing(Loader):
+        def load(self, model, version):
+            return f"no bytes of {version}"
+
+    def tilt(council, start):
+        frame = bars().slice(2 * start, 2)
+        return council.poll(BarColumns.of(frame), range(2)).opinion.tilts[0, 0]
+
+    only = {"lightgbm": ONNX}
+    whole = build_council(only, Loader(lightgbm=[OLD]))
+    broken = build_council(only, Loader(lightgbm=[OLD]))
+    for close in range(40):
+        assert tilt(whole, close) == tilt(broken, close)
+    remembered = tilt(whole, 40)
+    assert remembered != 0.0
+    live = list(ModelSchedule(0, ["lightgbm"], Loader(lightgbm=[OLD])).start())
+    away = build_council(only, Missing(lightgbm=[OLD]), known=live, state=broken.state)
+    assert np.isnan(away.poll(BarColumns.of(bars().slice(80, 2)), range(2)).said[0, 0, 0])
+    back = build_council(only, Loader(lightgbm=[OLD]), state=away.state)
+    assert abs(tilt(back, 41) - remembered) < 0.1 * abs(remembered)

@@ -89,6 +89,16 @@ OPINION_MUTATIONS = {
         lambda: changed(OpinionPooled, 1, tilts=[0.0, 0.0, 0.0]),
         ("opinions", "nothing is taken off who abstains", "model.opinions", 1, "/silent"),
     ),
+    "a voter that speaks is said to have been silent": (
+        lambda: changed(
+            OpinionPooled, 1, tilts=[0.0, None, None], raw_stances=["buy", "abstain", "abstain"]
+        ),
+        ("opinions", "nothing is taken off who abstains", "model.opinions", 1, "/other"),
+    ),
+    "a voter is said to have said what nobody can": (
+        lambda: changed(OpinionPooled, 1, raw_stances=["buy", "nonsense", "abstain"]),
+        ("opinions", "a raw stance is the greater", "model.opinions", 1, "/other"),
+    ),
     "a voter is said to have said the opposite": (
         lambda: changed(OpinionPooled, 1, raw_stances=["buy", "sell", "abstain"]),
         ("opinions", "a raw stance is the greater", "model.opinions", 1, "/other"),

@@ -212,8 +212,20 @@ def test_weights_are_projected_as_the_vote_projects_them(raw, floor, cap):
     assert project_weights(raw, min(floor, cap), cap) == pytest.approx(expected, abs=1e-9)
 
 
-def play(seed, closes=40):
-    """Return vectors, opinions and events of a panel that was told random answers."""
+def random_answers(draw):
+    said = draw.dirichlet([draw.uniform(0.3, 30)] * 3, (len(SYMBOLS), len(VOTERS)))
+    said[draw.random(said.shape[:2]) < 0.25] = np.nan
+    return said
+
+
+def impossible_answers(draw):
+    """Answers that give one side no chance at all, as a tree that is not calibrated does."""
+    one = (0.0, 0.2, 0.8) if draw.random() < 0.8 else (0.02, 0.98, 0.0)
+    return np.tile(one, (len(SYMBOLS), len(VOTERS), 1))
+
+
+def play(seed, closes=40, answers=random_answers):
+    """Return vectors, opinions and events of a panel that was told made-up answers."""
     draw, schema = np.random.default_rng(seed), FEATURE_SCHEMAS["fs34"]
     rule = build_rule(TILTED.vote)
     panel = VotePanel([Candidate(name=one, trusted=one != "other") for one in VOTERS], rule)
@@ -223,8 +235,7 @@ def play(seed, closes=40):
     keys = [(VENUE, one) for one in SYMBOLS]
     for minute in range(1, closes + 1):
         times = np.full(len(SYMBOLS), at(60 * minute), dtype=np.int64)
-        said = draw.dirichlet([draw.uniform(0.3, 30)] * 3, (len(SYMBOLS), len(VOTERS)))
-        said[draw.random(said.shape[:2]) < 0.25] = np.nan
+        said = answers(draw)
         volatilities = draw.uniform(0.001, 0.03, len(SYMBOLS))
         volatilities[draw.random(len(SYMBOLS)) < 0.1] = np.nan
         prices = prices * np.exp(draw.normal(0.0, 0.02, len(SYMBOLS)))
@@ -261,6 +272,19 @@ def test_whatever_the_vote_writes_is_clean(seed):
     result = audited(played.vectors, played.opinions, (), played.events, own=TILTED)
     assert not result.violations, result.first[0]
     assert result.rows == len(played.opinions)
+
+
+def test_answers_that_rule_a_side_out_are_clean():
+    played = play(3, closes=150, answers=impossible_answers)
+    result = audited(played.vectors, played.opinions, (), played.events, own=TILTED)
+    assert not result.violations, result.first[0]
+
+
+def test_opinions_from_before_tilts_are_read_and_it_is_said():
+    older = [replace(one, tilts=[], raw_stances=[]) for one in OPINIONS]
+    result = audited(VECTORS, older)
+    assert not result.violations
+    assert "without tilts" in result.skipped
 
 
 @pytest.mark.parametrize("row", [30, 60, 100])

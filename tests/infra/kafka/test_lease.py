@@ -35,7 +35,7 @@ while True:
 lease.release()
 """
 
-pytestmark = [pytest.mark.stack, pytest.mark.xdist_group("stack")]
+pytestmark = [pytest.mark.stack]
 
 
 @pytest.fixture

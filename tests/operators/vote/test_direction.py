@@ -23,8 +23,10 @@ SELL, HOLD, BUY = range(3)
 
 def opinions(probabilities, labels):
     rows = len(labels)
+    said = np.asarray(probabilities, dtype=float).reshape(rows, -1, 3)
     return SettledOpinions(
-        probabilities=np.asarray(probabilities, dtype=float).reshape(rows, -1, 3),
+        probabilities=said,
+        leans=said[..., 2] - said[..., 0],
         priors=np.full((rows, 3), 1 / 3),
         labels=np.asarray(labels),
         returns=np.zeros(rows),

@@ -22,9 +22,10 @@ COST = 0.0022
 
 
 def opinions(probabilities, labels, returns=None):
-    rows = len(labels)
+    rows, said = len(labels), np.asarray(probabilities, dtype=float)
     return SettledOpinions(
-        probabilities=np.asarray(probabilities, dtype=float),
+        probabilities=said,
+        leans=said[..., 2] - said[..., 0],
         priors=np.full((rows, 3), 1 / 3),
         labels=np.asarray(labels),
         returns=np.zeros(rows) if returns is None else np.asarray(returns),

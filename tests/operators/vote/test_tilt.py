@@ -4,10 +4,11 @@ import pickle
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from operators.vote import PanelRule
+from operators.vote.pooling import find_present
 from operators.vote.tilt import NEUTRAL_OPINIONS, Tilts, take_off
 from tests.operators.vote.markets import build_panel, knowing, make_market, run, softmax
 
@@ -35,6 +36,18 @@ def test_an_impossible_direction_stays_impossible(other, tilt):
         found = take_off(said, np.array(tilt))
         assert (found >= 0.0).all()
         assert found == pytest.approx(said, abs=1e-15)
+
+
+TINY = st.sampled_from([0.0, 5e-324, 1e-9, 3e-8, 1e-4])
+
+
+@given(st.lists(st.floats(-30.0, 30.0), min_size=3, max_size=3), TINY, st.floats(-3.0, 3.0))
+@example([0.0, -17.0, 17.4], 3e-8, -2.0)
+def test_whoever_gave_a_distribution_still_gives_one(logits, tiny, tilt):
+    served = softmax(np.array([logits])).astype(np.float32)[0].astype(np.float64)
+    for said in (served, np.array([tiny, 1e-9, 1.0]), np.array([1.0, 1e-9, tiny])):
+        assert find_present(said)
+        assert find_present(take_off(said, np.array(tilt)))
 
 
 def test_without_a_tilt_every_bit_stays_and_who_said_nothing_says_nothing():
