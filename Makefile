@@ -11,9 +11,9 @@ RUN_READY := $(VENV)/.ready-run
 DEV_READY := $(VENV)/.ready-dev
 TRAIN_READY := $(VENV)/.ready-train
 PIP_INSTALL := $(PYTHON) -m pip install --quiet --disable-pip-version-check --no-input
-# Two workers, one per core; the tests that share a broker and a store stay on one of them.
 PYTEST := $(PYTHON) -m pytest
-PYTEST_PARALLEL ?= -n 2 --dist loadgroup --no-loadscope-reorder
+# Two workers, one per core; by file, so that what the tests of a file share is made once.
+PYTEST_PARALLEL ?= -n 2 --dist loadfile --no-loadscope-reorder
 SOURCES := schemas operators infra onnx_models dataflows tests
 
 .PHONY: help

@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Callable, Sequence
+from datetime import timedelta
 from typing import Any
 
 import msgspec
@@ -37,6 +38,9 @@ from schemas.ticks import DeadLetterReason
 from schemas.topics import full_name
 
 logger = logging.getLogger(__name__)
+
+ARCHIVE_REST = timedelta(milliseconds=10)
+"""The archive reads some fifty partitions, most of them quiet; nothing waits for it by the millisecond."""
 
 
 class ListingReader:
@@ -135,6 +139,7 @@ def record_source(
         stop=watch.stop,
         until=watch.until_of(topic),
         on_lag=watch.lag_of(topic),
+        rest=ARCHIVE_REST,
     )
     return _source(settings, topic, partitions, group, reading)
 

@@ -29,24 +29,17 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[_ROWS] = []
 
 
-@pytest.hookimpl(wrapper=True)
+@pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_collection_modifyitems(
     config: pytest.Config, items: list[pytest.Item]
 ) -> Generator[None]:
     if config.getoption("--acceptance"):
         items[:] = [item for item in items if item.get_closest_marker("acceptance")]
-    for item in items:
-        # What is dear is made once: tests that share a fixture run on one worker.
-        shared = "played" if "played" in _fixtures(item) else item.nodeid.partition("::")[0]
-        item.add_marker(pytest.mark.xdist_group(shared))
     yield
-    # Those that start processes take longest: first, so that no worker waits for them at the end.
-    first = {item.path for item in items if {"broker", "store"} & _fixtures(item)}
+    # Files that start processes take longest: first, so that no worker waits for them at the end.
+    started = {"broker", "store"}
+    first = {item.path for item in items if started & set(getattr(item, "fixturenames", ()))}
     items.sort(key=lambda item: item.path not in first)
-
-
-def _fixtures(item: pytest.Item) -> set[str]:
-    return set(getattr(item, "fixturenames", ()))
 
 
 @pytest.fixture
