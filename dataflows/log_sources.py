@@ -3,7 +3,6 @@
 import logging
 import time
 from collections.abc import Callable, Sequence
-from datetime import timedelta
 from typing import Any
 
 import msgspec
@@ -38,9 +37,6 @@ from schemas.ticks import DeadLetterReason
 from schemas.topics import full_name
 
 logger = logging.getLogger(__name__)
-
-ARCHIVE_REST = timedelta(milliseconds=10)
-"""The archive reads some fifty partitions, most of them quiet; nothing waits for it by the millisecond."""
 
 
 class ListingReader:
@@ -139,7 +135,6 @@ def record_source(
         stop=watch.stop,
         until=watch.until_of(topic),
         on_lag=watch.lag_of(topic),
-        rest=ARCHIVE_REST,
     )
     return _source(settings, topic, partitions, group, reading)
 

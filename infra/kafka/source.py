@@ -5,7 +5,6 @@ that epoch is durable, so the group's position (for lag dashboards) is committed
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
 from typing import Generic, TypeVar
 
 from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
@@ -42,8 +41,6 @@ class Reading(Struct, Generic[X], frozen=True, kw_only=True):
     on_lag: Callable[[int, int], None] | None = None
     """Called with a partition and how many of its records wait, whenever that number changes."""
     records_max: int = 10_000
-    rest: timedelta | None = None
-    """How long a partition that found nothing is left alone; None asks it again at once."""
 
 
 class KafkaSource(FixedPartitionedSource[tuple[str, X], Position], Generic[X]):
@@ -120,7 +117,6 @@ class KafkaSourcePartition(StatefulSourcePartition[tuple[str, X], Position], Gen
         self._committed: int | None = None
         self._until = None if reading.until is None else reading.until.get(partition, 0)
         self._next_offset = consumer.position
-        self._rests_until: datetime | None = None
         self._lag = -1
         if reading.gate is not None:
             reading.gate.join(partition)
@@ -145,9 +141,6 @@ class KafkaSourcePartition(StatefulSourcePartition[tuple[str, X], Position], Gen
         ):
             return []
         records = self._consumer.fetch(reading.records_max)
-        # Asking many quiet partitions a thousand times a second costs a good part of a processor.
-        rest = None if records else reading.rest
-        self._rests_until = None if rest is None else datetime.now(UTC) + rest
         self._next_offset = self._consumer.position
         if self._until is not None and self._next_offset > self._until:
             records = [record for record in records if record.offset < self._until]
@@ -157,10 +150,6 @@ class KafkaSourcePartition(StatefulSourcePartition[tuple[str, X], Position], Gen
             return []
         self._report(item)
         return [(self._name, item)]
-
-    def next_awake(self) -> datetime | None:
-        """Return until when to leave this partition alone."""
-        return self._rests_until
 
     def _commit_durable(self) -> None:
         offset, self._uncommitted = self._uncommitted, None

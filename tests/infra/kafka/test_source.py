@@ -2,7 +2,6 @@
 
 import signal
 import time
-from datetime import UTC, datetime, timedelta
 
 import bytewax.operators as op
 import pytest
@@ -62,20 +61,6 @@ def test_records_written_while_idle_are_emitted(open_part, topic, write):
     assert part.next_batch() == []
     write(topic, [b"a", b"b"])
     assert drain(part, 2) == [b"a", b"b"]
-
-
-def test_a_partition_that_found_nothing_rests_and_one_that_found_something_does_not(
-    open_part, topic, write
-):
-    assert open_part().next_awake() is None
-    rest = timedelta(seconds=5)
-    part = open_part(rest=rest)
-    asked = datetime.now(UTC)
-    assert part.next_batch() == []
-    assert asked < part.next_awake() <= datetime.now(UTC) + rest
-    write(topic, [b"a"])
-    assert drain(part, 1) == [b"a"]
-    assert part.next_awake() is None
 
 
 def test_a_resumed_source_continues_behind_the_last_emitted_record(open_part, topic, write):
