@@ -38,6 +38,8 @@ _SCHEMAS: dict[str, FeatureSchema | SequenceSchema] = {
 _SELF_TEST_TOLERANCE = 1e-4
 _BLOCK_ROWS = 4
 """Trees are added up in another order for rows beyond a multiple of this."""
+_RUN_ROWS_MAX = 32 * _BLOCK_ROWS
+"""A session never gives back what its largest run needed: of a network some 100 KiB a row."""
 _EXTERNAL_MARK = b"location"
 """Key that every external tensor must carry, in whichever way its message is encoded."""
 
@@ -137,8 +139,17 @@ class OnnxSession:
         # model measures that this holds for it.
         padding = np.zeros((-rows % _BLOCK_ROWS, *self.input_shape), dtype=np.float32)
         batch = np.concatenate([matrix, padding])
-        (found,) = self._session.run(["probabilities"], {self._input: batch})
+        found = np.concatenate(
+            [
+                self._run(batch[first : first + _RUN_ROWS_MAX])
+                for first in range(0, max(len(batch), 1), _RUN_ROWS_MAX)
+            ]
+        )
         return np.asarray(found[:rows], dtype=np.float64)
+
+    def _run(self, batch: npt.NDArray[np.float32]) -> Any:
+        (found,) = self._session.run(["probabilities"], {self._input: batch})
+        return found
 
     def _check_shapes(self) -> str:
         inputs = [(one.name, one.type, one.shape[1:]) for one in self._session.get_inputs()]

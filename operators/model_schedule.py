@@ -131,18 +131,27 @@ class ModelSchedule:
         return made
 
     def on_bars(self, newest_close_ns: int) -> None:
-        """Take note that bars up to this close were given to the voters."""
+        """Take note that bars up to this close were given to the voters.
+
+        A model that no later bar can ask for is let go: each version holds megabytes.
+        """
         self._newest_ns = max(self._newest_ns, newest_close_ns)
+        wanted = {
+            (span.model, span.version)
+            for spans in self._spans.values()
+            for span in spans[max(_find_span(spans, self._newest_ns), 0) :]
+        }
+        self._opened = {key: found for key, found in self._opened.items() if key in wanted}
 
     def serving(self, model: str, event_time_ns: int) -> Serving:
         """Return what serves for a bar that closes at `event_time_ns`."""
         spans = self._spans.get(model, [])
         if not spans:
             return Serving(version="", scorer=None, reason=f"no version of {model} was activated")
-        at = bisect_right(spans, event_time_ns, key=lambda span: span.effective_from_ns)
-        if not at:
+        at = _find_span(spans, event_time_ns)
+        if at < 0:
             return Serving(version="", scorer=None, reason=f"no version of {model} was active yet")
-        span = spans[at - 1]
+        span = spans[at]
         if span.kind is ModelEventKind.RETIRED:
             return Serving(version="", scorer=None, reason=f"model retired; {span.reason}")
         found = self._open(model, span.version, span.content_hash)
@@ -288,6 +297,11 @@ class ModelSchedule:
             f"version {version} of model {model!r} must hash to {content_hash[:12]!r} as when it "
             f"went live; found {found.content_hash[:12]!r}; restore the artefact"
         )
+
+
+def _find_span(spans: Sequence[ModelEventRecorded], event_time_ns: int) -> int:
+    """Return the place of what is in effect at an event time; -1 before the first."""
+    return bisect_right(spans, event_time_ns, key=lambda span: span.effective_from_ns) - 1
 
 
 def _alert(event: ModelEventRecorded, *, resolved: bool) -> AlertRaised:

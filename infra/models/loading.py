@@ -1,6 +1,7 @@
 """Load what a registry says serves: exactly the signed bytes, or a reason and the version before."""
 
 from collections.abc import Callable
+from weakref import WeakValueDictionary
 
 from msgspec import Struct
 
@@ -73,7 +74,7 @@ def _open(registry: Registry, manifest: Manifest, model: str, version: str) -> O
 
 
 class RegistryLoader:
-    """Gives lanes their models; every version is opened once per process."""
+    """Gives lanes their models; a version is opened once for all that use it at a time."""
 
     def __init__(self, registry: Registry | Callable[[], Registry]) -> None:
         """Use `registry`, or ask for it before every look; nothing is read yet.
@@ -81,7 +82,8 @@ class RegistryLoader:
         An operator's first change makes a registry of his own, which running lanes must see too.
         """
         self._registry = registry
-        self._sessions: dict[tuple[str, str], OnnxSession] = {}
+        # A version that no lane uses any more is closed: it holds megabytes, and others follow it.
+        self._sessions: WeakValueDictionary[tuple[str, str], OnnxSession] = WeakValueDictionary()
 
     def active_versions(self, model: str) -> tuple[str, ...] | str:
         """Return the active version and those that served before it, newest first.
@@ -100,10 +102,10 @@ class RegistryLoader:
 
     def load(self, model: str, version: str) -> OnnxSession | str:
         """Return the session of a version, or the reason why there is none."""
-        key = (model, version)
-        if key not in self._sessions:
-            found = load(self._current(), model, version)
-            if isinstance(found, str):
-                return found
-            self._sessions[key] = found
-        return self._sessions[key]
+        session = self._sessions.get((model, version))
+        if session is not None:
+            return session
+        found = load(self._current(), model, version)
+        if not isinstance(found, str):
+            self._sessions[model, version] = found
+        return found

@@ -47,6 +47,8 @@ WAIT_SECONDS = 450.0
 SAMPLE_SECONDS = 0.25
 PASSES = 10
 """How often the recorded trades are played: 10 million ticks, with as many to a bar as a real feed has."""
+ENSEMBLE_PASSES = 40
+"""With learners on hourly bars: their trees have their depth after some 400 closes, twelve passes."""
 MILLION = 1_000_000
 RSS_MIB = 1024.0
 SETTLED_SHARE = 0.3
@@ -198,15 +200,17 @@ def _proof_times(settings: Settings, partition: int) -> Iterator[tuple[int, int]
 def measure_memory(bench: Bench) -> list[Found]:
     """Return memory with one ONNX model and one learner at 5m, and with the ensemble as it comes."""
     return [
-        *_measure_memory(bench, "pair", "5m"),
-        *_measure_memory(bench, "ensemble", None),
+        *_measure_memory(bench, "pair", "5m", PASSES),
+        *_measure_memory(bench, "ensemble", None, ENSEMBLE_PASSES),
     ]
 
 
-def _measure_memory(bench: Bench, models: Chosen, timeframe: Timeframe | None) -> list[Found]:
+def _measure_memory(
+    bench: Bench, models: Chosen, timeframe: Timeframe | None, passes: int
+) -> list[Found]:
     """Return the peak resident size of `trading` at 100 names, and its growth over the ticks."""
     peak = f"peak RSS of `trading`, {NAMES} names, {describe_voters(models)}"
-    load = bench.loads.trade_shape(NAMES, 1 if bench.quick else PASSES)
+    load = bench.loads.trade_shape(NAMES, 1 if bench.quick else passes)
     if load is None:
         reason = "the trade recording is not here"
         return [Skipped(benchmark="memory", name=peak, reason=reason)]

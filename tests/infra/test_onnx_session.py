@@ -74,6 +74,22 @@ def test_a_row_scores_the_same_alone_as_in_any_batch():
         assert np.concatenate(parts).tobytes() == whole.tobytes()
 
 
+def test_a_large_batch_is_scored_in_parts_with_the_same_answers(monkeypatch):
+    session = OnnxSession(ARTEFACT)
+    run, sizes = session._run, []
+
+    def note(batch):
+        sizes.append(len(batch))
+        return run(batch)
+
+    monkeypatch.setattr(session, "_run", note)
+    rows = np.random.default_rng(5).normal(size=(1_001, *session.input_shape)).astype(np.float32)
+    together = session.score(rows)
+    assert sizes == [128] * 7 + [108]
+    assert np.array_equal(together, np.concatenate([session.score(row[None]) for row in rows]))
+    assert session.score(rows[:0]).shape == (0, 3)
+
+
 def test_a_flipped_byte_is_refused(folder):
     content = bytearray((folder / "model.onnx").read_bytes())
     content[len(content) // 2] ^= 1

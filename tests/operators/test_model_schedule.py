@@ -1,6 +1,7 @@
 """One version at every event time, whoever asks, however often the lane died."""
 
 from itertools import pairwise
+from weakref import ref
 
 import pytest
 from hypothesis import given, settings
@@ -274,6 +275,21 @@ def test_other_bytes_under_the_same_version_are_refused():
     found = schedule.serving(MODEL, 0)
     assert found.scorer is None
     assert "must hash to 'hash of v1' as when it went live; found 'another'" in found.reason
+
+
+def test_a_version_is_let_go_once_no_later_bar_can_ask_for_it():
+    schedule, _ = begin(Shelf())
+    schedule.on_bars(100)
+    first = ref(schedule.serving(MODEL, 100).scorer)
+    schedule.on_commands([command("v2")])
+    # The rest of the newest close may still come.
+    schedule.on_bars(100)
+    assert first() is not None
+    schedule.on_bars(101)
+    assert first() is None
+    assert version_at(schedule, 101) == "v2"
+    schedule.on_commands([command("v1", 2, Command.ROLLBACK)])
+    assert schedule.serving(MODEL, 102).scorer.version == "v1"
 
 
 def test_frames_are_cut_where_a_version_changes():

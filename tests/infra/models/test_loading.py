@@ -1,5 +1,7 @@
 """Only exactly the signed bytes serve; what is refused leaves the version before it serving."""
 
+from weakref import ref
+
 import numpy as np
 import pytest
 
@@ -123,6 +125,15 @@ def test_without_a_trusted_manifest_nothing_is_loaded(two, damage, reason):
     assert reason in loaded.reason
     if damage != "retired":
         assert reason in load(registry, name, second)
+
+
+def test_a_loader_keeps_no_version_that_nobody_uses(two):
+    world, first, _ = two
+    loader = RegistryLoader(world.registry)
+    opened = loader.load("lightgbm", first)
+    watched = ref(opened)
+    del opened
+    assert watched() is None
 
 
 def test_a_loader_opens_each_version_once_and_tells_why_it_cannot(two):
