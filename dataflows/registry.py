@@ -81,6 +81,17 @@ def find_refused(settings: Settings) -> list[str]:
     ]
 
 
+def read_statuses(settings: Settings, root: Path) -> dict[tuple[str, str], str]:
+    """Return the standing of each (model, version) of the registry in `root`; none if it has no manifest.
+
+    Raises RegistryError, SignatureRefusedError for a manifest that cannot be read or trusted.
+    """
+    registry = open_registry(settings, root)
+    if not registry.store.exists():
+        return {}
+    return {(one.model, one.version): one.status.value for one in registry.read().entries()}
+
+
 def artefact_folders(settings: Settings) -> list[Path]:
     """Return the folder of every version in the registry; none if it cannot be trusted."""
     registry = open_registry(settings)

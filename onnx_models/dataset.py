@@ -22,8 +22,8 @@ FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
 HOUR_NS = TIMEFRAME_NS["1h"]
-SOURCE_TIMEFRAMES = ("5m", "15m", "30m", "1h")
-"""Bars that hours can be made of."""
+PARTS_PER_HOUR = {"5m": 12, "15m": 4, "30m": 2, "1h": 1}
+"""Bars that hours can be made of, and how many make one."""
 
 _VOLUME_SCALE = 1e8
 """Volumes have at most eight decimals: sums of scaled integers are exact."""
@@ -166,9 +166,9 @@ def to_hourly(bars: pl.DataFrame) -> pl.DataFrame:
     are no numbers.
     """
     timeframes = bars["timeframe"].unique().sort().to_list()
-    if len(timeframes) != 1 or timeframes[0] not in SOURCE_TIMEFRAMES:
+    if len(timeframes) != 1 or timeframes[0] not in PARTS_PER_HOUR:
         msg = (
-            f"bars must have one timeframe of {', '.join(SOURCE_TIMEFRAMES)}; found {timeframes!r}; "
+            f"bars must have one timeframe of {', '.join(PARTS_PER_HOUR)}; found {timeframes!r}; "
             f"choose another recording"
         )
         raise ValueError(msg)
@@ -186,7 +186,7 @@ def to_hourly(bars: pl.DataFrame) -> pl.DataFrame:
             (pl.col("volume") * _VOLUME_SCALE).round().cast(pl.Int128).sum().alias("units"),
             pl.len().alias("parts"),
         )
-        .filter(pl.col("parts") == HOUR_NS // TIMEFRAME_NS[timeframes[0]])
+        .filter(pl.col("parts") == PARTS_PER_HOUR[timeframes[0]])
     )
     # Polars divides by a scalar as a product with its reciprocal, which is not the nearest float.
     volume = grouped["units"].cast(pl.Float64).to_numpy() / _VOLUME_SCALE
@@ -223,7 +223,19 @@ def load_data_set(
         ValueError: A file is no recording of bars, holds a bar of another file again, a symbol is
             in none of them, or a feature has no value at all.
     """
-    hourly = read_hourly(paths, symbols)
+    return build_data_set(read_hourly(paths, symbols), "recorded", labellings, paths)
+
+
+def build_data_set(
+    hourly: pl.DataFrame,
+    provenance: str,
+    labellings: Sequence[Labelling] = LABELLINGS,
+    paths: Sequence[Path] = (),
+) -> DataSet:
+    """Return the data set of `hourly` bars, as `to_hourly` returns them; `paths`: files that hold them.
+
+    Raises ValueError if a feature has no value at all.
+    """
     schema = FEATURE_SCHEMAS["fs34"]
     features = FeatureMachine(schema).update(hourly)
     closes = hourly["close"].to_numpy()
@@ -252,7 +264,12 @@ def load_data_set(
         place=place,
         age=place - starts[np.searchsorted(starts, place, side="right") - 1],
         manifest=describe_data(
-            paths, hourly, schema, {one.horizon_bars: one.definition for one in labellings}, usable
+            paths,
+            hourly,
+            schema,
+            {one.horizon_bars: one.definition for one in labellings},
+            usable,
+            provenance,
         ),
     )
 
@@ -280,7 +297,7 @@ def read_hourly(paths: Sequence[Path], symbols: Sequence[str]) -> pl.DataFrame:
         found = "{venue}:{symbol} at {open_time_ns}".format(**twice.row(0, named=True))
         msg = f"a bar must be in one file only; found {found} twice; leave one of the files out"
         raise ValueError(msg)
-    return _choose(hourly, symbols)
+    return choose_symbols(hourly, symbols)
 
 
 def _read_file(path: Path) -> tuple[pl.DataFrame, set[str]]:
@@ -289,7 +306,8 @@ def _read_file(path: Path) -> tuple[pl.DataFrame, set[str]]:
     return recording.bars(), recording.stated_provenances()
 
 
-def _choose(hourly: pl.DataFrame, symbols: Sequence[str]) -> pl.DataFrame:
+def choose_symbols(hourly: pl.DataFrame, symbols: Sequence[str]) -> pl.DataFrame:
+    """Return the bars of `symbols`, of all if none is named; raises ValueError if there are none."""
     present = sorted(hourly["symbol"].unique().to_list())
     unknown = sorted(set(symbols) - set(present))
     if unknown:
@@ -311,10 +329,10 @@ def _refuse_empty_features(
         if not np.isfinite(column).any()
     ]
     if empty:
+        source = ", ".join(path.name for path in paths) or "the bars"
         msg = (
             f"every feature of {schema.name!r} must have values; found none of {empty!r} in "
-            f"{', '.join(path.name for path in paths)}; give bars with volume, of longer than the "
-            f"warm-up"
+            f"{source}; give bars with volume, of longer than the warm-up"
         )
         raise ValueError(msg)
 
@@ -332,6 +350,7 @@ def describe_data(
     schema: FeatureSchema,
     labels: Mapping[int, str],
     usable: int,
+    provenance: str,
 ) -> DataManifest:
     """Return the manifest of `hourly` bars; `labels` are the definitions by horizon in bars."""
     per_symbol: dict[str, dict[str, int]] = {}
@@ -355,7 +374,7 @@ def describe_data(
             {"name": path.name, "sha256": sha256(path.read_bytes()).hexdigest()} for path in paths
         ],
         content_hash=digest.hexdigest(),
-        provenance="recorded",
+        provenance=provenance,
         timeframe="1h",
         first_open_ns=min(one["first_open_ns"] for one in per_symbol.values()),
         last_close_ns=max(one["last_close_ns"] for one in per_symbol.values()),

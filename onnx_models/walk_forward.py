@@ -23,6 +23,10 @@ ROWS_MIN = 200
 """Fewest rows of a period that a fit or a measurement is made of."""
 
 
+class RecordingTooShortError(ValueError):
+    """A recording holds too few rows of what is to be learnt or judged; a longer one may hold them."""
+
+
 class Fold(Struct, frozen=True, kw_only=True):
     """Row numbers of three periods in order of time; what lies between belongs to none."""
 
@@ -50,11 +54,11 @@ def plan_walk_forward(
     """Return `folds` folds of growing training periods, then the final one.
 
     `rows` are numbers of rows, `times_ns` and `ends_ns` when each is known and its label settled.
-    Raises `ValueError` if a period has fewer than `ROWS_MIN` rows.
+    Raises `RecordingTooShortError` if a period has fewer than `ROWS_MIN` rows.
     """
     if len(rows) < ROWS_MIN:
         msg = f"data must have at least {ROWS_MIN} rows; found {len(rows)}; give a longer recording"
-        raise ValueError(msg)
+        raise RecordingTooShortError(msg)
     first, last = int(times_ns.min()), int(times_ns.max()) + 1
     final_start = first + int((last - first) * (1.0 - FINAL_SHARE))
     development = final_start - first
@@ -92,5 +96,5 @@ def _cut(
                 f"{period} period of {name} must have at least {ROWS_MIN} rows; found {count}; give "
                 f"a longer recording or fewer folds"
             )
-            raise ValueError(msg)
+            raise RecordingTooShortError(msg)
     return fold

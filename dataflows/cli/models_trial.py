@@ -18,6 +18,7 @@ from dataflows.cli.output import JsonFlag, console, print_json, reporting
 
 if TYPE_CHECKING:
     from infra.models.manifest import Change
+    from infra.settings import Settings
 
 VersionArgument = Annotated[str, typer.Argument(help="Version in the registry.")]
 ReasonOption = Annotated[str, typer.Option(help="Why; it is kept in the manifest.")]
@@ -40,10 +41,11 @@ def shadow(
 ) -> None:
     """Put a version on trial: kept and scored by `models score`, without a vote in any lane."""
     with reporting(as_json=as_json), refusing():
-        registry, stamp = open_stamped(settings_for(), root, key, signer, reason)
+        settings = settings_for()
+        registry, stamp = open_stamped(settings, root, key, signer, reason)
         change = registry.shadow(model, version, stamp)
-        trial = f"judge it: quantstream models score FILE --root {registry.store.root}"
-        _report(change, registry.store.root, f"is in the shadow; {trial}", as_json=as_json)
+        trial = f"is in the shadow; judge it: {_judge_line(settings, registry.store.root)}"
+        _report(change, registry.store.root, trial, as_json=as_json)
 
 
 def retire(
@@ -62,6 +64,14 @@ def retire(
         served = change.previous_version == version
         text = "no version serves from the next start on" if served else "what serves stays"
         _report(change, registry.store.root, f"is retired; {text}", as_json=as_json)
+
+
+def _judge_line(settings: "Settings", root: Path) -> str:
+    """Return the command that judges the registry in `root` on the bars of the environment."""
+    from dataflows.registry import registry_root  # noqa: PLC0415  # onnxruntime is heavy
+
+    elsewhere = "" if root == registry_root(settings) else f" --root {root}"
+    return f"quantstream models score --env {settings.environment}{elsewhere}"
 
 
 def _report(change: "Change", root: Path, text: str, *, as_json: bool) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,8 +20,14 @@ from dataflows.cli.output import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from onnx_models.dataset import DataSet
+    from onnx_models.families import Family
     from onnx_models.train import TrainedModel, TrainOptions
+
+    Maker = Callable[[Any], TrainedModel]
+    """Trains one model and reports how far it is."""
 
 REPORT_NAME = "report.html"
 
@@ -66,19 +73,22 @@ def train(
 ) -> None:
     """Train models on recorded bars: labels, walk-forward, fit, calibration, ONNX, parity, gate.
 
-    What is finished in --out is kept and not made again. Exit codes: 0 trained (also when the prior
-    is not beaten: the table says so), 1 failed, 2 usage, 3 the data was not recorded from a market.
+    What is finished in --out is kept and not made again. Of several models, one that the recording
+    is too short for (the regime model needs every regime) is left out and named. Exit codes: 0
+    trained (also when the prior is not beaten: the table says so), 1 failed, 2 usage or nothing
+    could be trained, 3 the data was not recorded from a market.
     """
     with reporting(as_json=as_json):
-        models = _train_all(
+        models, left_out = _train_all(
             kind, data, holdout or [], symbol or [], out, horizon, folds, budget, seed, device,
             quiet=as_json,
         )  # fmt: skip
-        page = _write_report(models, out)
+        page = _write_report(models, left_out, out)
     if as_json:
-        print_json({"ok": True, "models": [_plain(one) for one in models], "report": str(page)})
+        made = {"models": [_plain(one) for one in models], "left_out": left_out}
+        print_json({"ok": True, **made, "report": str(page)})
         return
-    _show(models)
+    _show(models, left_out)
     console.print(f"Report written to {page}", soft_wrap=True)
 
 
@@ -95,8 +105,10 @@ def _train_all(
     device: str,
     *,
     quiet: bool,
-) -> list["TrainedModel"]:
+) -> tuple[list["TrainedModel"], list[str]]:
+    """Return the models, and which could not be made of this data and why; raises if none could."""
     from onnx_models.kinds import (  # noqa: PLC0415  # the train extra
+        REGIME,
         build_family,
         choose_kinds,
         wants_regime,
@@ -105,7 +117,7 @@ def _train_all(
     from onnx_models.train import Training, TrainOptions  # noqa: PLC0415
 
     families, regime = [build_family(one) for one in choose_kinds(kind)], wants_regime(kind)
-    bench, trained = BaselineBench(), []
+    bench = BaselineBench()
     if families:
         known, later = _load(data, symbols), _load(holdout, symbols) if holdout else None
     share_seconds = None
@@ -114,15 +126,39 @@ def _train_all(
     options = TrainOptions(
         horizon_bars=horizon, folds=folds, seed=seed, budget_seconds=share_seconds, device=device
     )
+
+    def make(family: "Family", report: Any) -> "TrainedModel":
+        return Training(family, known, options, out, later, bench, report).run()
+
+    def make_regime(report: Any) -> "TrainedModel":
+        return _train_regime(data, holdout, symbols, out, options, report)
+
+    makers: dict[str, Maker] = {family.name: partial(make, family) for family in families}
+    return _make_each(makers | ({REGIME: make_regime} if regime else {}), quiet=quiet)
+
+
+def _make_each(
+    makers: dict[str, "Maker"], *, quiet: bool
+) -> tuple[list["TrainedModel"], list[str]]:
+    """Return what `makers` made, and by name why the recording was too short for the others.
+
+    Raises RecordingTooShortError if it was for all of them.
+    """
+    from onnx_models.walk_forward import RecordingTooShortError  # noqa: PLC0415  # the train extra
+
+    trained: list[TrainedModel] = []
+    reasons: dict[str, RecordingTooShortError] = {}
     with _bar(quiet=quiet) as bar:
-        for family in families:
-            with _follow(bar, family.name) as report:
-                training = Training(family, known, options, out, later, bench, report)
-                trained.append(training.run())
-        if regime:
-            with _follow(bar, "regime") as report:
-                trained.append(_train_regime(data, holdout, symbols, out, options, report))
-    return trained
+        for name, make in makers.items():
+            with _follow(bar, name) as report:
+                try:
+                    trained.append(make(report))
+                except RecordingTooShortError as error:
+                    report(1.0, "left out")
+                    reasons[name] = error
+    if not trained:
+        raise next(iter(reasons.values()))
+    return trained, [f"{name}: {reason}" for name, reason in reasons.items()]
 
 
 def _train_regime(
@@ -176,18 +212,22 @@ def _bar(*, quiet: bool) -> Progress:
     )
 
 
-def _write_report(models: list["TrainedModel"], out: Path) -> Path:
+def _write_report(models: list["TrainedModel"], left_out: list[str], out: Path) -> Path:
     from onnx_models.regimes.report import describe_regime, is_regime  # noqa: PLC0415
     from onnx_models.report import describe_card, write_page  # noqa: PLC0415  # Plotly is heavy
 
     page = out / REPORT_NAME
     cards = [one.card for one in models]
     parts = [describe_regime(one) if is_regime(one) else describe_card(one) for one in cards]
-    write_page(page, "Trained models", parts, ["all figures are of rows the model never saw"])
+    notes = [
+        "all figures are of rows the model never saw",
+        *(f"left out: {one}" for one in left_out),
+    ]
+    write_page(page, "Trained models", parts, notes)
     return page
 
 
-def _show(models: list["TrainedModel"]) -> None:
+def _show(models: list["TrainedModel"], left_out: list[str]) -> None:
     from onnx_models.regimes.report import (  # noqa: PLC0415
         REGIME_COLUMNS,
         is_regime,
@@ -213,6 +253,8 @@ def _show(models: list["TrainedModel"]) -> None:
         )
         for left in card.training["left_out"]:
             console.print(f"  left out: {left}")
+    for reason in left_out:
+        console.print(f"left out: {reason}", soft_wrap=True)
 
 
 def _plain(model: "TrainedModel") -> dict[str, Any]:

@@ -90,6 +90,20 @@ def ensure_database(client: Client, database: str) -> None:
     client.database = database
 
 
+def require_database(client: Client, database: str) -> None:
+    """Raise LookupError if there is no such database."""
+    found = client.query(
+        "SELECT count() FROM system.databases WHERE name = {name:String}",
+        parameters={"name": database},
+    ).result_rows
+    if not found[0][0]:
+        msg = (
+            f"database of the environment must exist; found no {database!r}; "
+            "run the archive flow first or correct the name"
+        )
+        raise LookupError(msg)
+
+
 def quoted(identifier: str) -> str:
     """Return `identifier` in back-ticks; raises ValueError for anything but a plain name."""
     if re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", identifier) is None:

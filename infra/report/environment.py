@@ -6,7 +6,7 @@ import polars as pl
 from clickhouse_connect.driver.client import Client
 from msgspec import Struct
 
-from infra.clickhouse.client import quoted
+from infra.clickhouse.client import quoted, require_database
 from infra.report import session as tables
 from infra.report.session import COVERAGE, LATENCY, SERIES, SessionTables, topic_of
 from schemas.ddl import TICK_TABLE, table_name, time_columns
@@ -36,8 +36,8 @@ def load_environment(
 
     Raises LookupError if there is no such database, ValueError for a name that is none.
     """
+    require_database(client, database)
     reader = _Reader(client, database)
-    reader.check_exists()
     owned = "account = {account:String}" if account else "1"
     frames = {
         topic_of(message): reader.read(
@@ -76,20 +76,7 @@ class _Reader:
 
     def __init__(self, client: Client, database: str) -> None:
         self._client = client
-        self._name = database
         self._database = quoted(database)
-
-    def check_exists(self) -> None:
-        found = self._client.query(
-            "SELECT count() FROM system.databases WHERE name = {name:String}",
-            parameters={"name": self._name},
-        ).result_rows
-        if not found[0][0]:
-            msg = (
-                f"database of the environment must exist; found no {self._name!r}; "
-                "run the archive flow first or correct the name"
-            )
-            raise LookupError(msg)
 
     def table(self, message: type[Struct]) -> str:
         """Return the qualified name of the table of `message`."""

@@ -14,6 +14,7 @@ from onnx_models.trees import (
     read_forest_splits,
     read_lightgbm_splits,
 )
+from onnx_models.walk_forward import RecordingTooShortError
 from schemas.regime import REGIMES, RG11
 
 
@@ -136,7 +137,7 @@ class BoostedCandidate:
         return FittedTrees(
             _record(self.parameters, started, curves, train[1], calibration[1]),
             predict,
-            lambda: convert_lightgbm_trees(booster, best, len(RG11), splits),
+            lambda: convert_lightgbm_trees(booster, best, len(RG11)),
             splits,
         )
 
@@ -151,7 +152,7 @@ def _refuse_missing_classes(labels: IntArray) -> None:
             f"rows to learn from must hold every regime; found none of {missing!r}; give a longer "
             f"recording"
         )
-        raise ValueError(msg)
+        raise RecordingTooShortError(msg)
 
 
 def _loss(predict: Callable[[Float32Array], Any], inputs: Float32Array, labels: IntArray) -> float:

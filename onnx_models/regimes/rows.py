@@ -57,5 +57,5 @@ def load_regime_rows(
         labels=target.labels,
         ends_ns=target.ends_ns,
         close_times_ns=hourly["close_time_ns"].to_numpy(),
-        manifest=describe_data(paths, hourly, RG11, definitions, usable),
+        manifest=describe_data(paths, hourly, RG11, definitions, usable, "recorded"),
     )

@@ -42,7 +42,7 @@ from onnx_models.regimes.candidates import CANDIDATES, RegimeFit
 from onnx_models.regimes.rows import RegimeRows
 from onnx_models.regimes.scores import RULE, Caller, RegimePeriod, is_better, score_callers
 from onnx_models.train import FINAL_BUDGET_SHARE, TrainedModel, TrainOptions
-from onnx_models.walk_forward import Fold, plan_walk_forward
+from onnx_models.walk_forward import Fold, RecordingTooShortError, plan_walk_forward
 from operators.regime import RegimeRule, call_by_lift
 from schemas.regime import REGIMES, RG11
 
@@ -88,7 +88,8 @@ class RegimeTraining:
         """Plan the folds; of `options` the number of folds, the seed and the budget count.
 
         Raises:
-            ValueError: There are too few rows, or the holdout does not begin after them.
+            RecordingTooShortError: There are too few rows, or no regime in the holdout is known.
+            ValueError: The holdout does not begin after the rows.
         """
         if holdout is not None and holdout.manifest.first_open_ns < rows.manifest.last_close_ns:
             msg = (
@@ -97,6 +98,9 @@ class RegimeTraining:
                 f"a later recording"
             )
             raise ValueError(msg)
+        if holdout is not None and not len(holdout.usable):
+            msg = "holdout must have rows of a known regime; found none; give a longer recording"
+            raise RecordingTooShortError(msg)
         self.rows, self.holdout, self.folder = rows, holdout, out / NAME
         self._options = TrainOptions() if options is None else options
         self._candidates, self._seed, self._report = candidates, self._options.seed, report
@@ -116,8 +120,8 @@ class RegimeTraining:
         """Train, judge and write the model, or return it if it lies there finished.
 
         Raises:
-            ParityError, ExportError: What was exported is not what was trained; nothing is written.
-            ValueError: A period lacks a regime.
+            ParityError: What was exported is not what was trained; nothing is written.
+            RecordingTooShortError: A period lacks a regime.
             OSError: It cannot be written; what was there stays.
         """
         known = self._find_finished()

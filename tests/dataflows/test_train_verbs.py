@@ -91,6 +91,76 @@ def test_one_command_says_whether_a_model_or_the_rule_tells_the_regime(
     measured(model["gate"]["reason"])
 
 
+@pytest.fixture
+def trees_alone(monkeypatch):
+    """What `all` asks for, without the minute that four models take."""
+    monkeypatch.setattr("onnx_models.kinds.SERVED", ("lightgbm",))
+
+
+@pytest.fixture(scope="module")
+def calm(tmp_path_factory):
+    """Bars of which none stands before a crisis."""
+    return write_days(tmp_path_factory.mktemp("recordings") / "calm.parquet", days=60)
+
+
+@pytest.mark.parametrize(
+    ("days", "text"),
+    [(20, "data must have at least 200 rows"), (40, "calibration period of final must have at")],
+)
+def test_too_few_rows_of_a_regime_leave_the_regime_model_out(tmp_path, trees_alone, days, text):
+    path = write_days(tmp_path / "bars.parquet", days=days)
+    found = run("train", "all", "--data", path, "--out", tmp_path / "out", *QUICK, "--json")
+    assert found.exit_code == 0, found.output
+    document = json.loads(found.stdout)
+    assert [one["model"] for one in document["models"]] == ["lightgbm_1h"]
+    assert [one.partition(": ")[2].startswith(text) for one in document["left_out"]] == [True]
+
+
+def test_a_regime_that_the_data_lack_leaves_the_regime_model_out_and_names_it(
+    calm, tmp_path, trees_alone
+):
+    words = ("train", "all", "--data", calm, "--out", tmp_path, *QUICK)
+    first, second = run(*words, "--json"), run(*words)
+    assert first.exit_code == 0, first.output
+    document = json.loads(first.stdout)
+    assert [one["model"] for one in document["models"]] == ["lightgbm_1h"]
+    (reason,) = document["left_out"]
+    assert reason.startswith("regime: rows to learn from must hold every regime; found none of")
+    assert second.exit_code == 0, second.output
+    assert f"left out: {reason}" in " ".join(second.stdout.split())
+    assert reason.partition(";")[0] in (tmp_path / "report.html").read_text()
+    assert not (tmp_path / "regime_1h").exists()
+
+
+def test_a_holdout_too_short_for_a_regime_leaves_the_regime_model_out_alone(
+    bars, tmp_path, trees_alone
+):
+    later = write_days(tmp_path / "later.parquet", days=10, source=LATER)
+    words = ("--data", bars, "--holdout", later, "--out", tmp_path / "out", *QUICK, "--json")
+    found = run("train", "all", *words)
+    assert found.exit_code == 0, found.output
+    document = json.loads(found.stdout)
+    assert [one["model"] for one in document["models"]] == ["lightgbm_1h"]
+    assert document["left_out"] == [
+        "regime: holdout must have rows of a known regime; found none; give a longer recording"
+    ]
+
+
+def test_a_regime_model_alone_without_every_regime_is_a_usage_error(calm, tmp_path):
+    found = run("train", "regime", "--data", calm, "--out", tmp_path / "out", *QUICK, "--json")
+    assert found.exit_code == 2
+    assert "found none of ['crisis']" in json.loads(found.stdout)["error"]
+    assert not (tmp_path / "out").exists()
+
+
+def test_data_too_short_for_every_model_is_a_usage_error(tmp_path, trees_alone):
+    path = write_days(tmp_path / "bars.parquet", days=5, symbols=SYMBOLS[:1])
+    found = run("train", "all", "--data", path, "--out", tmp_path / "out", "--json")
+    assert found.exit_code == 2
+    assert "must have at least 200 rows; found" in json.loads(found.stdout)["error"]
+    assert not (tmp_path / "out").exists()
+
+
 def change(bars, path, **columns):
     pl.read_parquet(bars).with_columns(**columns).write_parquet(path)
     return path

@@ -4,17 +4,21 @@ import json
 import urllib.request
 from collections import Counter
 
+import numpy as np
 import pytest
 
 from dataflows.cli.verify import audit
 from dataflows.lag import read_lags
+from dataflows.registry import open_registry
+from dataflows.seen_bars import load_seen_bars
 from dataflows.stack import port_of
+from operators.features import to_model_inputs
 from schemas.codec import find_header
 from schemas.ticks import CONTENT_ARROW
 from schemas.topics import message_topics
 from tests.integration.end_state import messages, read_records, table_state
 from tests.integration.invalid_records import VENUE
-from tests.integration.session_run import SYMBOLS
+from tests.integration.session_run import SYMBOLS, start_process
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(900)]
 
@@ -124,6 +128,42 @@ def test_every_line_of_the_log_is_a_tick_or_a_dead_letter_and_never_both(played)
     judged = {line for line in lines if line[:2] not in whole}
     assert not ticks & refused
     assert judged == ticks | {letter for letter in refused if letter[2] >= 0}
+
+
+def test_models_are_judged_on_the_bars_that_the_session_saw(played, tmp_path):
+    log, page = tmp_path / "score.log", tmp_path / "page.html"
+    words = ["models", "score", "--env", "played", "--out", str(page), "--json"]
+    process = start_process(["-m", "dataflows.cli.main", *words], played.settings, log)
+    assert process.wait(300) == 0, log.read_text()
+    found = json.loads(log.read_text())
+    ((hours,),) = rows(played, "SELECT count() FROM market_bars FINAL WHERE timeframe = '1h'")
+    told = {"environment": "played", "timeframe": "1h", "bars": {"reconstructed": hours}}
+    assert found["source"] == told
+    serving = {
+        (entry.model, entry.version)
+        for entry in open_registry(played.settings).read().entries()
+        if entry.status == "active" and entry.horizon_bars == found["horizon_bars"]
+    }
+    scored = {(one["name"], one["version"]) for one in found["scored"] if one["status"] == "active"}
+    assert len(serving) >= 4
+    assert scored == serving
+    assert found["in_sample"] is False
+    assert page.exists()
+
+
+def test_models_are_judged_on_the_very_inputs_of_the_lanes(played):
+    data = load_seen_bars(played.settings).data
+    vectors = [
+        [np.nan if value is None else value for value in vector]
+        for (vector,) in rows(
+            played,
+            "SELECT vector FROM market_features FINAL WHERE timeframe = '1h' AND "
+            f"schema_name = '{data.schema.name}' ORDER BY close_time_ns, venue, symbol",
+        )
+    ]
+    inputs = to_model_inputs(np.array(vectors), data.closes, data.schema).astype(np.float32)
+    assert len(inputs) > 1_000
+    np.testing.assert_array_equal(data.inputs, inputs)
 
 
 def test_both_flows_answer_health_and_metrics(played):

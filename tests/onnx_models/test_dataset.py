@@ -44,6 +44,21 @@ def test_an_hour_with_a_missing_bar_is_left_out():
     assert to_hourly(holed)["open_time_ns"].to_list() == [bars["ts_ns"][0], bars["ts_ns"][24]]
 
 
+@pytest.mark.parametrize(("timeframe", "minutes"), [("15m", 15), ("30m", 30)])
+def test_hours_of_quarters_and_halves_are_the_hours_of_the_five_minutes(timeframe, minutes):
+    bars = pl.read_parquet(FIVE_MINUTES).filter(pl.col("symbol") == "BTCUSDT").head(120)
+    length_ns = minutes * HOUR_NS // 60
+    longer = (
+        bars.group_by("venue", "symbol", pl.col("ts_ns") // length_ns * length_ns)
+        .agg(
+            pl.lit(timeframe).alias("timeframe"), pl.col("open").first(), pl.col("high").max(),
+            pl.col("low").min(), pl.col("close").last(), pl.col("volume").sum(),
+        )
+    )  # fmt: skip
+    assert to_hourly(longer).equals(to_hourly(bars))
+    assert to_hourly(longer.sort("ts_ns")[1:]).height == 9
+
+
 def test_order_of_the_recording_does_not_matter():
     bars = pl.read_parquet(FIVE_MINUTES).head(2000)
     assert to_hourly(bars.sample(fraction=1.0, shuffle=True, seed=5)).equals(to_hourly(bars))

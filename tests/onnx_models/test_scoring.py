@@ -10,7 +10,7 @@ from onnx_models.evaluation import Judged
 from onnx_models.scoring import ENSEMBLE, overlaps, pool, score_models
 from onnx_models.train import Training, TrainOptions
 from onnx_models.trees import LightGBMFamily, XGBoostFamily
-from tests.onnx_models.recorded import LATER, SYMBOLS, quick, three_symbols
+from tests.onnx_models.recorded import DAY_NS, LATER, SYMBOLS, quick, three_symbols
 from tests.onnx_models.test_evaluation import YARDSTICK, outcomes, probabilities
 
 
@@ -52,12 +52,28 @@ def test_a_score_equals_what_the_card_says_of_the_holdout(trained, later):
     assert scored["log_loss"]["value"] == pytest.approx(stated["log_loss"]["value"], rel=1e-5)
 
 
+def test_what_serves_is_pooled_and_what_is_on_trial_stands_beside_it(trained, later):
+    out, models = trained
+    names = {model.card.name: (model.card.name, model.card.version) for model in models}
+
+    def pooled(**statuses):
+        found = score_models(out, later, 4, {names[name]: one for name, one in statuses.items()})
+        told = {one.name: one.status for one in found.scored if one.status}
+        assert told == statuses
+        return [one.evaluation for one in found.scored if one.name == ENSEMBLE]
+
+    assert pooled(lightgbm_1h="active", xgboost_1h="shadow") == []
+    assert pooled(lightgbm_1h="active", xgboost_1h="active") == pooled() != []
+
+
 def test_data_that_a_model_has_seen_is_called_in_sample(trained):
     out, models = trained
     found = score_models(out, three_symbols(), 4)
     assert found.in_sample
     assert all(one.title.endswith("IN-SAMPLE") for one in found.scored)
-    assert overlaps(models[0].card, three_symbols())
+    seen = three_symbols().manifest
+    assert overlaps(models[0].card, seen.first_open_ns, seen.last_close_ns)
+    assert not overlaps(models[0].card, seen.last_close_ns, seen.last_close_ns + DAY_NS)
 
 
 def test_a_flipped_byte_is_left_out_with_its_reason(trained, later, tmp_path):
