@@ -125,7 +125,7 @@ class Training:
         """Train, judge and write the model, or return it if it lies there finished.
 
         Raises:
-            ParityError, ExportError: What was exported is not what was trained; nothing is written.
+            ParityError: What was exported is not what was trained; nothing is written.
             OSError: It cannot be written; what was there stays.
         """
         known = self._find_finished()

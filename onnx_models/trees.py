@@ -9,17 +9,16 @@ import numpy as np
 import onnx
 
 from onnx_models.families import FitRecord, FitRequest, Float32Array, FloatArray
+from onnx_models.labels import BUY
+from operators.features import Mirror
 from schemas.features import FEATURE_SCHEMAS, FeatureSchema
 
 OPSET = 15
 PATIENCE_TREES = 50
 BOUNDARY_ROWS_MAX = 20_000
+IMAGES = "each row, and its image in the mirror"
 ZERO_MAX = 1e-35
 """LightGBM reads anything up to it as zero; no feature is that small without being zero."""
-
-
-class ExportError(RuntimeError):
-    """A trained model cannot be written as ONNX that answers alike; nothing is kept."""
 
 
 class FittedTrees:
@@ -94,6 +93,7 @@ class XGBoostFamily:
             "reg_lambda": 1.0,
             "min_child_weight": 100.0,
             "patience_trees": PATIENCE_TREES,
+            "learnt": IMAGES,
         } | (parameters or {})
 
     def fit(self, request: FitRequest) -> FittedTrees:
@@ -102,6 +102,7 @@ class XGBoostFamily:
 
         started, chosen = time.monotonic(), dict(self.parameters)
         rounds, patience = chosen.pop("n_estimators"), chosen.pop("patience_trees")
+        del chosen["learnt"]
         parts = [
             xgboost.DMatrix(inputs, label=labels, nthread=1)
             for inputs, labels in _parts(request, self.schema)
@@ -157,6 +158,7 @@ class LightGBMFamily:
             "lambda_l2": 1.0,
             "min_data_in_leaf": 400,
             "patience_trees": PATIENCE_TREES,
+            "learnt": IMAGES,
         } | (parameters or {})
 
     def fit(self, request: FitRequest) -> FittedTrees:
@@ -165,6 +167,7 @@ class LightGBMFamily:
 
         started, chosen = time.monotonic(), dict(self.parameters)
         rounds, patience = chosen.pop("n_estimators"), chosen.pop("patience_trees")
+        del chosen["learnt"]
         fixed = {"objective": "multiclass", "num_class": 3, "seed": request.seed, "verbosity": -1}
         fixed |= {"deterministic": True, "force_row_wise": True, "num_threads": 1}
         (inputs, labels), (later, later_labels) = _parts(request, self.schema)
@@ -189,7 +192,7 @@ class LightGBMFamily:
         return FittedTrees(
             _record(self.parameters | fixed, started, curves, best, request),
             lambda rows: booster.predict(rows, num_iteration=best + 1),
-            lambda: convert_lightgbm_trees(booster, best + 1, len(self.schema), splits),
+            lambda: convert_lightgbm_trees(booster, best + 1, len(self.schema)),
             splits,
         )
 
@@ -208,6 +211,7 @@ class RandomForestFamily:
             "min_samples_leaf": 100,
             "max_features": "sqrt",
             "max_samples": 0.5,
+            "learnt": IMAGES,
         } | (parameters or {})
 
     def fit(self, request: FitRequest) -> FittedTrees:
@@ -215,8 +219,9 @@ class RandomForestFamily:
         from sklearn.ensemble import RandomForestClassifier  # noqa: PLC0415
         from sklearn.metrics import log_loss  # noqa: PLC0415
 
-        started = time.monotonic()
-        forest = RandomForestClassifier(**self.parameters, random_state=request.seed, n_jobs=1)
+        started, chosen = time.monotonic(), dict(self.parameters)
+        del chosen["learnt"]
+        forest = RandomForestClassifier(**chosen, random_state=request.seed, n_jobs=1)
         parts = _parts(request, self.schema)
         forest.fit(*parts[0])
         losses = [
@@ -245,8 +250,14 @@ def below_float32(value: float) -> float:
 
 
 def _parts(request: FitRequest, schema: FeatureSchema) -> list[tuple[Float32Array, Any]]:
+    """Return inputs and labels to learn from and to stop by: each row, then the image of each."""
     reader, labels = request.data.reader(schema), request.data.targets[request.horizon_bars].labels
-    return [(reader.take(rows), labels[rows]) for rows in (request.train, request.calibration)]
+    mirror, found = Mirror.of(schema), []
+    for rows in (request.train, request.calibration):
+        inputs, known = reader.take(rows), labels[rows]
+        both = np.concatenate([inputs, mirror.reflect(inputs)])
+        found.append((both, np.concatenate([known, BUY - known])))
+    return found
 
 
 def _is_late(request: FitRequest, started: float) -> bool:
@@ -306,19 +317,16 @@ def _convert_xgboost(booster: Any, width: int) -> onnx.ModelProto:
     return onnx.load_model_from_string(model.SerializeToString())
 
 
-def convert_lightgbm_trees(
-    booster: Any, trees: int, width: int, splits: list[tuple[int, float]]
-) -> onnx.ModelProto:
+def convert_lightgbm_trees(booster: Any, trees: int, width: int) -> onnx.ModelProto:
     """Return the first `trees` rounds of a LightGBM classifier of `width` inputs."""
     import lightgbm  # noqa: PLC0415
     from onnxmltools import convert_lightgbm  # noqa: PLC0415
     from onnxmltools.convert.common.data_types import FloatTensorType  # noqa: PLC0415
 
-    kept = lightgbm.Booster(model_str=booster.model_to_string(num_iteration=trees))
+    text = round_thresholds_down(booster.model_to_string(num_iteration=trees))
     types = [("input", FloatTensorType([None, width]))]
-    model = convert_lightgbm(kept, initial_types=types, target_opset=OPSET, zipmap=False)
-    round_thresholds_down(model, splits)
-    return model
+    rounded = lightgbm.Booster(model_str=text)
+    return convert_lightgbm(rounded, initial_types=types, target_opset=OPSET, zipmap=False)
 
 
 def convert_forest(forest: Any, width: int) -> onnx.ModelProto:
@@ -366,26 +374,19 @@ def _read_xgboost(booster: Any) -> Iterable[tuple[int, float]]:
             waiting += node["children"]
 
 
-def round_thresholds_down(model: onnx.ModelProto, splits: list[tuple[int, float]]) -> None:
-    """Replace each split's threshold by the largest float32 that is not above it.
+def round_thresholds_down(text: str) -> str:
+    """Return a LightGBM model with each threshold the largest float32 that is not above it.
 
     LightGBM splits at float64 values between two inputs. Rounded to the nearest float32 a threshold
     may become the upper input, which then falls on the wrong side; for float32 inputs `x <= t` and
     `x <= floor32(t)` are the same. The converter of scikit-learn does so itself, and XGBoost's
-    `x < t` has a float32 from the start. Raises `ExportError` if two thresholds share a float32.
+    `x < t` has a float32 from the start.
     """
-    floors: dict[np.float32, np.float32] = {}
-    for _, threshold in splits:
-        nearest, floor = np.float32(threshold), floor_float32(threshold)
-        if floors.setdefault(nearest, floor) != floor:
-            msg = (
-                f"thresholds near {nearest!r} must round to one float32; found two; train with "
-                f"another seed"
-            )
-            raise ExportError(msg)
-    trees = next(node for node in model.graph.node if node.op_type == "TreeEnsembleClassifier")
-    modes = next(one for one in trees.attribute if one.name == "nodes_modes").strings
-    values = next(one for one in trees.attribute if one.name == "nodes_values").floats
-    for i, mode in enumerate(modes):
-        if mode != b"LEAF":
-            values[i] = floors[np.float32(values[i])]
+    # The sizes of the trees in bytes are no longer true; without them LightGBM counts for itself.
+    lines = [line for line in text.split("\n") if not line.startswith("tree_sizes=")]
+    return "\n".join(
+        "threshold=" + " ".join(repr(float(floor_float32(float(one)))) for one in found.split())
+        if (found := line.removeprefix("threshold=")) != line
+        else line
+        for line in lines
+    )

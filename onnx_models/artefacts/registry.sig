@@ -1,12 +1,12 @@
 [
  {
   "signer": "project",
-  "manifest_sha256": "d156b458c431b5e7719be4b300c28754386125e14c5ff886ff841d7f2b5f3ef1",
-  "signature": "3ABqhcfnPIN7Q4kfxZvekU8tnFYmwGRGxTHD50CcW7JYdG3lFN4XHZAGIdi/V2OrFcfP7OwqFszpA5qlD23EBg=="
+  "manifest_sha256": "c994b60c674a4f2a086eac0400c2eb4248225d8f575df64cd685d49ccbd95119",
+  "signature": "F4seKHviuSjQ+tLKmvzOulcRVScCQGnlAzGOtg5YYPtgRsJAaIuF/B9jB4evq7O6tS6OH+to/+oyAxrACYYfDg=="
  },
  {
   "signer": "project",
-  "manifest_sha256": "ad6e1bfe88f437079779d110136f4cc9a96d9b2b3fe6a1e92c206c5d347c5cff",
-  "signature": "gZQqcRaJAuJK85kadHYWU/zMtCw4OX3lupNz+HRT1AYRBoMYtVOE2zYgi8j5KJYtsF1VYXWSNkBzvpFwJ/d9AA=="
+  "manifest_sha256": "ad7b792653735afa02d6b9a1708571d199d8984ff9c53d02171ad7a167707135",
+  "signature": "MF07ZDm0II8xT/+qUBzsgPRs3c0Epl4oN0hLXa+91sBswfzuYnK5uLNPo76M5QUDU6fMqU9PyxvIKuJRyPpTAw=="
  }
 ]

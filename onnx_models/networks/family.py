@@ -37,9 +37,11 @@ from onnx_models.networks.training import (
     score,
     train_network,
 )
+from operators.features import Mirror
 from schemas.features import SEQUENCE_SCHEMAS, SequenceSchema
 
 OPSET = 17
+IMAGES = "windows, every second one in the mirror"
 
 Shape = NhitsShape | PatchShape | LstmShape
 
@@ -65,7 +67,7 @@ class NetworkFamily:
     def parameters(self) -> dict[str, Any]:
         """Sizes and plan as plain values."""
         plain: dict[str, Any] = msgspec.to_builtins({"network": self.shape, "training": self.plan})
-        return plain
+        return plain | {"learnt": IMAGES}
 
     def fit(self, request: FitRequest) -> "FittedNetwork":
         """Return the network trained on `request.train`; the same request gives the same bytes.
@@ -218,4 +220,5 @@ def _learning_rows(request: FitRequest, schema: SequenceSchema, horizon: int) ->
         labels=target.labels,
         train=request.train,
         calibration=request.calibration,
+        mirror=Mirror.of(schema),
     )

@@ -1,4 +1,8 @@
-"""One loop that trains every network: seeded, deterministic, stopped by the calibration range."""
+"""One loop that trains every network: seeded, deterministic, stopped by the calibration range.
+
+Of the windows that are drawn every second one is learnt from, and scored, in the mirror
+(`operators.features.mirror`): a market of a few months has a direction that the next one has not.
+"""
 
 import os
 from collections.abc import Callable, Iterator
@@ -14,7 +18,9 @@ from msgspec import Struct
 from torch import Tensor
 from torch.nn import functional
 
+from onnx_models.labels import BUY
 from onnx_models.networks.classifier import CLASSES, SequenceClassifier
+from operators.features import Mirror
 
 Float32Array = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
@@ -60,6 +66,17 @@ class LearningRows(Struct, frozen=True, kw_only=True):
     """Class of every bar of the data set."""
     train: IntArray
     calibration: IntArray
+    mirror: Mirror
+
+    def take(self, rows: IntArray) -> tuple[Float32Array, Float32Array, IntArray]:
+        """Return windows, futures and labels of `rows`, every second one in the mirror."""
+        windows, futures, labels = self.windows(rows), self.futures(rows), self.labels[rows]
+        images = (np.arange(len(rows)) % 2).astype(np.bool_)
+        return (
+            np.where(images[:, None, None], self.mirror.reflect(windows), windows),
+            np.where(images[:, None], -futures, futures),
+            np.where(images, BUY - labels, labels),
+        )
 
 
 class TrainingCurve(Struct, frozen=True, kw_only=True):
@@ -92,7 +109,7 @@ def train_network(
     """
     started = perf_counter()
     calibration = _spread(rows.calibration, plan.calibration_windows)
-    held = rows.windows(calibration)
+    held, _, answers = rows.take(calibration)
     epochs = _draw_epochs(rows.train, plan.windows_per_epoch, seed)
     _start(network, rows, next(epochs))
     network.to(device)
@@ -106,7 +123,7 @@ def train_network(
         losses["train"].append(classes)
         losses["forecast"].append(forecast)
         scored = score(network, held, device)
-        losses["calibration"].append(_log_loss(scored, rows.labels[calibration]))
+        losses["calibration"].append(_log_loss(scored, answers))
         if losses["calibration"][-1] <= min(losses["calibration"]):
             best, best_state = epoch, deepcopy(network.state_dict())
         report(
@@ -150,9 +167,9 @@ class _Trainer:
     def learn(self, rows: LearningRows, drawn: IntArray, deadline: float) -> tuple[float, float]:
         """Take one epoch's steps; return mean cross entropy and mean Huber loss of the forecast."""
         self._network.train()
-        windows = torch.from_numpy(rows.windows(drawn)).to(self._device)
-        futures = torch.from_numpy(rows.futures(drawn)).to(self._device)
-        labels = torch.from_numpy(rows.labels[drawn]).to(self._device)
+        windows, futures, labels = (
+            torch.from_numpy(one).to(self._device) for one in rows.take(drawn)
+        )
         sums = torch.zeros(2, dtype=torch.float64)
         learned = 0
         for first in range(0, len(drawn), self._plan.batch_rows):
@@ -252,8 +269,9 @@ def _check_device(name: str) -> torch.device:
 
 def _start(network: SequenceClassifier, rows: LearningRows, drawn: IntArray) -> None:
     counts = np.bincount(rows.labels[rows.train], minlength=CLASSES)
-    shares = torch.from_numpy(counts / counts.sum()).float()
-    network.start_from(torch.from_numpy(rows.windows(drawn)), shares)
+    both = counts + counts[::-1]
+    shares = torch.from_numpy(both / both.sum()).float()
+    network.start_from(torch.from_numpy(rows.take(drawn)[0]), shares)
 
 
 def _draw_epochs(train: IntArray, count: int, seed: int) -> Iterator[IntArray]:

@@ -3,6 +3,7 @@
 from operators.features.indicators import Indicator
 from operators.features.kernel import COLUMNS
 from operators.features.machine import FeatureMachine, batch_features, vector_matrix
+from operators.features.mirror import Mirror
 from operators.features.model_inputs import to_model_inputs
 from operators.features.sequences import SequenceBatch, SequenceWindows, select_channels
 
@@ -10,6 +11,7 @@ __all__ = [
     "COLUMNS",
     "FeatureMachine",
     "Indicator",
+    "Mirror",
     "SequenceBatch",
     "SequenceWindows",
     "batch_features",

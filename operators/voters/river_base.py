@@ -5,6 +5,11 @@ that this close, or the one before, has settled; so learning can be put off unti
 (`settle`) and still every bar of one close sees the same learner, in however many calls they come.
 Labels of one close are learnt in order of venue and symbol.
 
+Each event is learnt twice: as it was, and as it would have been in the mirror, with the label of the
+other side (`operators.features.mirror`). In a few weeks a market rises or falls more than it does in the
+long run; a learner takes that for a law and says the wrong side for as many weeks after. Of the event
+and its image it can only learn what is particular to the one or the other (decision 027).
+
 A tree is too large for every snapshot. The state holds a base, the pickled learner as it was some
 hundred events ago, and the events since; a restart loads the base and learns them again, bit for bit.
 With a `LearnerArchive` the state holds only the hash of the base; a learner that makes a new base of
@@ -24,7 +29,8 @@ import river
 from msgspec import Struct
 
 from operators.bar_columns import BarColumns
-from operators.vote.labels import UNKNOWN, LabelRule, OpenLabels, find_bounds, order_rows
+from operators.features import Mirror
+from operators.vote.labels import BUY, UNKNOWN, LabelRule, OpenLabels, find_bounds, order_rows
 from operators.voters.base import FloatArray, abstain, choose_stance, find_usable, name_unusable
 from schemas.features import FeatureSchema
 from schemas.signals import Vote
@@ -74,6 +80,7 @@ class LearnerState(Struct, kw_only=True):
     """SHA-256 over all that was learnt, in order."""
     learnt: int = 0
     class_counts: FloatArray
+    """Labels of events and of their images, and one of each class."""
     before: tuple[int, bytes, FloatArray] | None = None
     """Count, hash and class counts before the lesson learnt last."""
     learnt_at_ns: int = -1
@@ -112,6 +119,7 @@ class RiverVoter(ABC):
         self.label, self.warm_up_events = label, warm_up_events
         self._names = schema.names
         self._volatility = self._names.index(VOLATILITY)
+        self._mirror = Mirror.of(schema)
         self._archive = archive
         self._model: Any = self.build_model()
         self._base_bytes = b""
@@ -130,7 +138,8 @@ class RiverVoter(ABC):
     @cached_property
     def fingerprint(self) -> str:
         """Return what must be equal for a remembered state to be continued."""
-        parts = (self.version, self.schema.schema_hash, self.timeframe, self.label, self.parameters)
+        learner = f"mirrored {self.parameters}"
+        parts = (self.version, self.schema.schema_hash, self.timeframe, self.label, learner)
         return "/".join(str(part) for part in parts)
 
     @property
@@ -178,7 +187,7 @@ class RiverVoter(ABC):
             state.chain = _extend(state.chain, state.due)
             state.learnt += len(state.due.labels)
             counts = np.bincount(state.due.labels, minlength=3)
-            state.class_counts = state.class_counts + counts
+            state.class_counts = state.class_counts + counts + counts[::-1]
             state.since.append(state.due)
             state.due = None
 
@@ -247,9 +256,11 @@ class RiverVoter(ABC):
         self._rebuild()
 
     def _learn(self, lesson: Lesson) -> None:
-        labels = lesson.labels.tolist()
-        for vector, label in zip(lesson.inputs.tolist(), labels, strict=True):
+        images = self._mirror.reflect(lesson.inputs).tolist()
+        events = zip(lesson.inputs.tolist(), images, lesson.labels.tolist(), strict=True)
+        for vector, image, label in events:
             self._model.learn_one(dict(zip(self._names, vector, strict=True)), label)
+            self._model.learn_one(dict(zip(self._names, image, strict=True)), BUY - label)
 
     def ask(self, inputs: FloatArray) -> FloatArray:
         """Return (rows, 3): what River says of `inputs` (rows, features), 0 for a label never seen."""

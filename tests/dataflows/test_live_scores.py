@@ -30,7 +30,7 @@ def scored(content_hash, log_loss):
 @pytest.mark.parametrize(("shift", "standing"), [(-0.5, "below"), (0.0, "inside"), (0.5, "above")])
 def test_the_verb_holds_a_backtest_against_the_shipped_cards(tmp_path, shift, standing, measured):
     bands = score_bands(load_settings(environ={}).settings)
-    assert len(bands) == 4
+    assert len(bands) >= 4
     content_hash, band = min(bands.items())
     write_topic(tmp_path, ModelEventRecorded, [scored(content_hash, band.log_loss + shift)])
     (row,) = json.loads(live("--folder", tmp_path, "--json").output)["models"]

@@ -84,7 +84,7 @@ def test_its_answers_are_the_same_bits_in_any_batch(folder):
 def test_shipped_models_are_calibrated_on_the_later_recording(measured):
     found = score_models(ARTEFACTS, load_data_set([LATER]), 4)
     models = [one for one in found.scored if one.version]
-    errors = {one.name: one.evaluation["measures"]["calibration_error"]["value"] for one in models}
+    errors = {one.title: one.evaluation["measures"]["calibration_error"]["value"] for one in models}
     assert not found.in_sample
     assert max(errors.values()) <= 0.05
     assert min(one.evaluation["spread"]["confidence_std"] for one in models) >= 0.02

@@ -10,7 +10,6 @@ from msgspec.structs import replace
 
 from onnx_models.families import FitRequest
 from onnx_models.trees import (
-    ExportError,
     LightGBMFamily,
     RandomForestFamily,
     XGBoostFamily,
@@ -18,6 +17,7 @@ from onnx_models.trees import (
     floor_float32,
     round_thresholds_down,
 )
+from operators.features import Mirror
 from schemas.features import FEATURE_SCHEMAS
 from tests.onnx_models.recorded import quick, three_symbols
 
@@ -39,6 +39,26 @@ def difference(fitted, inputs):
     session = onnxruntime.InferenceSession(fitted.export())
     (found,) = session.run(["probabilities"], {session.get_inputs()[0].name: inputs})
     return float(np.abs(found - fitted.probabilities(inputs)).max())
+
+
+def only_rises(data):
+    """Return the data with every fall called a rise."""
+    target = data.targets[4]
+    labels = np.where(target.labels == 0, 2, target.labels)
+    return replace(data, targets={4: replace(target, labels=labels)})
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_market_that_only_rose_teaches_no_direction(family):
+    data = only_rises(three_symbols())
+    rows = data.usable_rows(4, SCHEMA)
+    fitted = quick(family).fit(
+        FitRequest(data=data, horizon_bars=4, train=rows[:5000], calibration=rows[5100:7000])
+    )
+    inputs = data.reader(SCHEMA).take(rows)
+    both = np.concatenate([inputs, Mirror.of(SCHEMA).reflect(inputs)])
+    found = fitted.probabilities(both)
+    assert abs(float((found[:, 2] - found[:, 0]).mean())) < 0.01
 
 
 @pytest.mark.acceptance("S-093", criterion="XGBoost and LightGBM serve via ONNX with parity")
@@ -105,9 +125,10 @@ def test_the_kept_trees_are_those_of_the_best_round(family):
     fitted = fit(family, n_estimators=300, patience_trees=10)
     data = three_symbols()
     rows = data.usable_rows(4, SCHEMA)[5100:7000]
-    answers = fitted.probabilities(data.inputs[rows])
-    labels = data.targets[4].labels[rows]
-    loss = -np.log(answers[np.arange(len(rows)), labels]).mean()
+    inputs, labels = data.inputs[rows], data.targets[4].labels[rows]
+    answers = fitted.probabilities(np.concatenate([inputs, Mirror.of(SCHEMA).reflect(inputs)]))
+    known = np.concatenate([labels, 2 - labels])
+    loss = -np.log(answers[np.arange(len(known)), known]).mean()
     assert loss == pytest.approx(min(fitted.record.loss_calibration), abs=1e-5)
 
 
@@ -167,7 +188,12 @@ def test_floor_is_the_largest_float32_that_is_not_above(value):
     assert below < value <= float(np.nextafter(np.float32(below), np.float32(np.inf)))
 
 
-def test_two_thresholds_that_share_a_float32_are_refused():
-    near = float(np.float32(0.1))
-    with pytest.raises(ExportError, match="must round to one float32; found two"):
-        round_thresholds_down(None, [(0, near + 1e-12), (0, near - 1e-12)])
+def test_two_thresholds_next_to_one_float32_go_to_the_two_below_them():
+    near = np.float32(0.1)
+    before = float(np.nextafter(near, np.float32(0)))
+    above, below = float(near) + 1e-12, float(near) - 1e-12
+    assert np.float32(above) == np.float32(below) == near
+    text = f"tree_sizes=512\n\nTree=0\nthreshold={above!r} {below!r}\nleaf_value=0.1 0.2 0.3\n"
+    assert round_thresholds_down(text) == (
+        f"\nTree=0\nthreshold={float(near)!r} {before!r}\nleaf_value=0.1 0.2 0.3\n"
+    )

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 torch = pytest.importorskip("torch", reason="the networks are trained with PyTorch")
 
@@ -15,6 +16,8 @@ from onnx_models.networks.training import (  # noqa: E402
     train_network,
 )
 from onnx_models.networks.views import WindowView  # noqa: E402
+from operators.features import Mirror  # noqa: E402
+from schemas.features import SEQUENCE_SCHEMAS  # noqa: E402
 
 
 def planted(count: int, seed: int):
@@ -34,6 +37,7 @@ def rows_of(windows, labels, train) -> LearningRows:
         labels=labels,
         train=np.arange(train),
         calibration=np.arange(train, len(labels)),
+        mirror=Mirror.of(SEQUENCE_SCHEMAS["sq120"]),
     )
 
 
@@ -48,6 +52,29 @@ def train(name, windows, labels):
             report=lambda share, note: None,
         )  # fmt: skip
     return network, curve
+
+
+def test_every_second_window_is_seen_in_the_mirror():
+    windows, labels = planted(6, seed=5)
+    futures = np.arange(6 * 24, dtype=np.float32).reshape(6, 24)
+    rows = replace(rows_of(windows, labels, 4), futures=lambda asked: futures[asked])
+    seen, ahead, known = rows.take(np.array([5, 4, 3]))
+    for place, row in ((0, 5), (2, 3)):
+        assert (seen[place] == windows[row]).all()
+        assert (ahead[place] == futures[row]).all()
+        assert known[place] == labels[row]
+    assert (seen[1] == windows[4] * np.array([-1, 1, 1], dtype=np.float32)).all()
+    assert (ahead[1] == -futures[4]).all()
+    assert known[1] == 2 - labels[4]
+    assert seen.dtype == ahead.dtype == np.float32
+
+
+def test_a_market_that_only_rose_teaches_no_direction():
+    windows, labels = planted(2048, seed=5)
+    network, _ = train("nhits", windows, np.where(labels == 0, 2, labels))
+    unseen, _ = planted(1000, seed=6)
+    found = score(network, unseen)
+    assert abs(float((found[:, 2] - found[:, 0]).mean())) < 0.1
 
 
 @pytest.mark.parametrize(("name", "gain"), [("nhits", 0.3), ("patchtst", 0.1), ("lstm", 0.1)])

@@ -19,7 +19,7 @@ from river.tree import HoeffdingAdaptiveTreeClassifier
 from infra.learner_files import LearnerFiles
 from onnx_models.labels import Labelling, label_rows
 from operators.bar_columns import BarColumns
-from operators.features import to_model_inputs, vector_matrix
+from operators.features import Mirror, to_model_inputs, vector_matrix
 from operators.vote import LabelRule
 from operators.voters.river_base import RiverVoter
 from operators.voters.river_forest import RiverForestVoter
@@ -124,8 +124,11 @@ def learn_late(kind, frame, inputs):
         # What was settled before the last close is known to the learner, nothing newer.
         for _, row in sorted(ended[closes[i - 2]]) if i >= 2 else []:
             sample = dict(zip(SCHEMA.names, inputs[row].tolist(), strict=True))
-            model.learn_one(sample, int(target.labels[row]))
-            learnt, counts = learnt + 1, counts + np.eye(3)[target.labels[row]]
+            label = int(target.labels[row])
+            model.learn_one(sample, label)
+            image = Mirror.of(SCHEMA).reflect(inputs[row : row + 1])[0].tolist()
+            model.learn_one(dict(zip(SCHEMA.names, image, strict=True)), 2 - label)
+            learnt, counts = learnt + 1, counts + np.eye(3)[label] + np.eye(3)[2 - label]
         for row in np.flatnonzero(times == time_ns):
             if learnt >= WARM_UP and usable[row]:
                 sample = dict(zip(SCHEMA.names, inputs[row].tolist(), strict=True))
