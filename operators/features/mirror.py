@@ -3,9 +3,10 @@
 A market that is not known to have a direction of its own is as likely as its image, in which prices are
 reflected at the close of the bar. In it a rise of the close is a fall, the upper band is the lower one,
 and what knows no direction (volatility, volume, range) is the same. Prices and their differences are
-reflected exactly; returns as far as a gain of 1 % is undone by a loss of 1 %.
+reflected exactly; returns as far as they are small: the exact image of x is -x / (1 + 2x).
 """
 
+from hashlib import sha256
 from typing import Self, TypeVar
 
 import numpy as np
@@ -57,8 +58,17 @@ class Mirror(Struct, frozen=True):
         places = np.array([schema.names.index(source) for source in sources])
         return cls(places, np.array(factors), np.array(offsets))
 
+    @property
+    def digest(self) -> str:
+        """Return what differs where an image differs: 16 hex digits of SHA-256."""
+        images = (self.sources.astype(np.int64), self.factors, self.offsets)
+        return sha256(b"".join(each.tobytes() for each in images)).hexdigest()[:16]
+
     def reflect(self, inputs: npt.NDArray[Number]) -> npt.NDArray[Number]:
-        """Return the images (..., features) of `inputs`, the scale-free view; twice is as before."""
+        """Return the images (..., features) of `inputs`, the scale-free view.
+
+        The image of an image is the inputs again, but for rounding.
+        """
         found = inputs[..., self.sources] * self.factors + self.offsets
         return np.asarray(found, dtype=inputs.dtype)
 

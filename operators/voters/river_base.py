@@ -8,7 +8,7 @@ Labels of one close are learnt in order of venue and symbol.
 Each event is learnt twice: as it was, and as it would have been in the mirror, with the label of the
 other side (`operators.features.mirror`). In a few weeks a market rises or falls more than it does in the
 long run; a learner takes that for a law and says the wrong side for as many weeks after. Of the event
-and its image it can only learn what is particular to the one or the other (decision 027).
+and its image together it learns much less of that (decision 027).
 
 A tree is too large for every snapshot. The state holds a base, the pickled learner as it was some
 hundred events ago, and the events since; a restart loads the base and learns them again, bit for bit.
@@ -138,8 +138,8 @@ class RiverVoter(ABC):
     @cached_property
     def fingerprint(self) -> str:
         """Return what must be equal for a remembered state to be continued."""
-        learner = f"mirrored {self.parameters}"
-        parts = (self.version, self.schema.schema_hash, self.timeframe, self.label, learner)
+        learner = (self.parameters, self._mirror.digest)
+        parts = (self.version, self.schema.schema_hash, self.timeframe, self.label, *learner)
         return "/".join(str(part) for part in parts)
 
     @property

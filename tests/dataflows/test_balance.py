@@ -1,6 +1,7 @@
 """Which way every stage of the default vote leans over the whole later recording, bar by bar.
 
-The market of these ten weeks is balanced: as many moves up as down left the band.
+The market of these ten weeks is balanced: as many moves up as down left the band. What fails here is
+reported as it is (docs/models.md); a stage that no longer fails turns its test red.
 """
 
 from collections import Counter
@@ -37,6 +38,9 @@ VOTERS = (
 COUNTED = tuple(f"{name} {CENTRED}" for name in VOTERS)
 STAGES = (*COUNTED, POOLED, DECIDED)
 """What counts in the vote; what the models say themselves is told, and leans (docs/models.md)."""
+
+
+COSTS = pytest.mark.xfail(reason="hardly any opinion promises more than a round trip costs")
 
 
 @pytest.fixture(scope="module")
@@ -105,10 +109,9 @@ def test_no_direction_has_more_than_seventy_percent_of_the_calls(mixes, stage, m
 
 
 @pytest.mark.acceptance(
-    "S-122",
-    criterion="Recorded balanced market: HOLD below 90% of what each model and the vote say",
+    "S-122", criterion="Recorded balanced market: HOLD below 90% at every stage"
 )
-@pytest.mark.parametrize("stage", STAGES[:-1])
+@pytest.mark.parametrize("stage", [*STAGES[:-1], pytest.param(DECIDED, marks=COSTS)])
 def test_hold_is_below_ninety_percent(mixes, stage, measured):
     mix = mixes[stage]
     measured(f"{stage}: {mix.hold} HOLD, {mix.hold_share:.1%}")

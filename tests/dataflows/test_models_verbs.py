@@ -11,6 +11,7 @@ from dataflows.cli.output import ExitCode
 from dataflows.prepare import start_stack
 from dataflows.registry import SHIPPED, load_voting, open_registry
 from dataflows.stack import EFFECTIVE_NAME
+from infra.models.manifest import Status
 from infra.models.registry import Registry
 from infra.models.signing import create_key, load_signer
 from infra.settings import Settings, load_settings, write_settings
@@ -110,6 +111,8 @@ def test_activate_and_rollback_without_a_running_dataflow_count_from_the_next_st
     shown = document(cli("show", MODEL, version, "--json"))
     assert shown["entry"]["status"] == "retired"
     assert [change["action"] for change in shown["changes"]][-2:] == ["activate", "rollback"]
+    # The version that the shipped one replaced is there as well; before it there was none.
+    assert cli("rollback", MODEL).exit_code == ExitCode.OK
     assert cli("rollback", MODEL).exit_code == ExitCode.USAGE
 
 
@@ -231,7 +234,11 @@ def test_prune_keeps_what_it_is_told_to(cli, tmp_path):
         document(cli("add", artefact(tmp_path, seed), "--json"))["version"] for seed in range(4)
     ]
     removed = document(cli("prune", "--keep", "2", "--json"))["removed"]
-    assert removed == [[MODEL, version] for version in versions[:3]]
+    entries = Registry(SHIPPED, PROJECT_KEYS).read().entries()
+    retired = {(each.model, each.version) for each in entries if each.status is Status.RETIRED}
+    assert [one for one in removed if one[0] == MODEL] == [[MODEL, one] for one in versions]
+    # Of the others only one that neither serves nor is what a rollback goes back to.
+    assert {tuple(one) for one in removed if one[0] != MODEL} < retired
 
 
 def test_a_registry_in_a_folder_of_ones_own_is_signed_with_ones_own_key(cli, tmp_path, monkeypatch):

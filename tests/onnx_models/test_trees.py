@@ -13,6 +13,7 @@ from onnx_models.trees import (
     LightGBMFamily,
     RandomForestFamily,
     XGBoostFamily,
+    _parts,
     below_float32,
     floor_float32,
     round_thresholds_down,
@@ -48,17 +49,31 @@ def only_rises(data):
     return replace(data, targets={4: replace(target, labels=labels)})
 
 
+def test_rows_and_their_images_are_learnt_and_stop_the_fit():
+    data = three_symbols()
+    rows = data.usable_rows(4, SCHEMA)
+    request = FitRequest(data=data, horizon_bars=4, train=rows[:50], calibration=rows[60:90])
+    labels = data.targets[4].labels
+    for (inputs, known), chosen in zip(
+        _parts(request, SCHEMA), (request.train, request.calibration), strict=True
+    ):
+        count = len(chosen)
+        assert (inputs[:count] == data.inputs[chosen]).all()
+        assert (inputs[count:] == Mirror.of(SCHEMA).reflect(data.inputs[chosen])).all()
+        assert known.tolist() == [*labels[chosen], *(2 - labels[chosen])]
+
+
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_market_that_only_rose_teaches_no_direction(family):
+def test_a_market_that_only_rose_teaches_little_direction(family, measured):
     data = only_rises(three_symbols())
     rows = data.usable_rows(4, SCHEMA)
     fitted = quick(family).fit(
         FitRequest(data=data, horizon_bars=4, train=rows[:5000], calibration=rows[5100:7000])
     )
-    inputs = data.reader(SCHEMA).take(rows)
-    both = np.concatenate([inputs, Mirror.of(SCHEMA).reflect(inputs)])
-    found = fitted.probabilities(both)
-    assert abs(float((found[:, 2] - found[:, 0]).mean())) < 0.01
+    found = fitted.probabilities(data.reader(SCHEMA).take(rows))
+    lean = float((found[:, 2] - found[:, 0]).mean())
+    # Without images it is 0.48 to 0.55; what is left tells the market from its image.
+    assert abs(lean) < 0.1
 
 
 @pytest.mark.acceptance("S-093", criterion="XGBoost and LightGBM serve via ONNX with parity")

@@ -69,6 +69,31 @@ def test_every_second_window_is_seen_in_the_mirror():
     assert seen.dtype == ahead.dtype == np.float32
 
 
+def test_images_set_the_start_and_stop_the_fit(monkeypatch):
+    windows, labels = planted(512, seed=5)
+    rows = rows_of(windows, np.where(labels == 0, 2, labels), 384)
+    plan = TrainingPlan(windows_per_epoch=128, epochs_max=1)
+    network = NETWORKS["nhits"]()._build(NETWORKS["nhits"]().shape)
+    started, start_from = [], network.start_from
+
+    def watch(seen, shares):
+        started.append((seen.numpy().copy(), shares.numpy().copy()))
+        start_from(seen, shares)
+
+    monkeypatch.setattr(network, "start_from", watch)
+    with reproducible(1, "cpu", 1):
+        curve = train_network(
+            network, rows, plan, seed=1, device="cpu", budget_seconds=None,
+            report=lambda share, note: None,
+        )  # fmt: skip
+    ((seen, shares),) = started
+    assert (seen == rows.take(next(_draw_epochs(rows.train, 128, 1)))[0]).all()
+    assert shares[0] == shares[2] > 0.0
+    held, _, answers = rows.take(rows.calibration)
+    loss = -np.log(score(network, held)[np.arange(len(held)), answers]).mean()
+    assert curve.loss_calibration == [pytest.approx(loss, abs=1e-6)]
+
+
 def test_a_market_that_only_rose_teaches_no_direction():
     windows, labels = planted(2048, seed=5)
     network, _ = train("nhits", windows, np.where(labels == 0, 2, labels))

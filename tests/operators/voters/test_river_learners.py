@@ -12,6 +12,7 @@ import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from river.drift import ADWIN
 from river.forest import ARFClassifier
 from river.tree import HoeffdingAdaptiveTreeClassifier
@@ -325,6 +326,13 @@ def test_fingerprint_tells_states_apart_that_mean_something_else(kind):
     assert build(kind, label=LabelRule(horizon_bars=1)).fingerprint != build(kind).fingerprint
     assert build(kind, weight=2.0).fingerprint == build(kind).fingerprint
     assert len({build(one).fingerprint for one in KINDS}) == len(KINDS)
+
+
+@every_kind
+def test_a_learner_of_other_images_is_another_one(kind):
+    other = build(kind)
+    other._mirror = replace(other._mirror, offsets=other._mirror.offsets + 1.0)
+    assert other.fingerprint != build(kind).fingerprint
 
 
 SCRIPT = """
