@@ -17,6 +17,7 @@ from msgspec import Struct
 
 from infra.recorded_instruments import Observed, combine, list_observed, observe
 from schemas.market import InstrumentListed
+from schemas.recorded_bars import RECORDED_BARS
 from schemas.ticks import PROVENANCE_CODES, TICK_WIRE
 
 Layout = Literal["trades", "quotes", "bars"]
@@ -32,20 +33,17 @@ ROWS_IN_MEMORY_MAX = 4_000_000
 """A file with more rows is read in slices of this size, and must be sorted by time."""
 
 LAYOUTS: dict[Layout, tuple[str, ...]] = {
-    "bars": (
-        "ts_ns", "venue", "symbol", "timeframe", "open", "high", "low", "close", "volume",
-    ),
+    "bars": tuple(RECORDED_BARS),
     "trades": ("ts_ns", "venue", "symbol", "price", "size"),
     "quotes": ("ts_ns", "venue", "symbol", "bid", "ask"),
 }  # fmt: skip
 """Columns that make a layout; an order book (`msg_seq`) is none."""
 
 _TYPES: dict[str, pl.DataType] = {
-    "ts_ns": pl.Int64(), "recv_ns": pl.Int64(), "venue": pl.String(), "symbol": pl.String(),
-    "timeframe": pl.String(), "open": pl.Float64(), "high": pl.Float64(), "low": pl.Float64(),
-    "close": pl.Float64(), "volume": pl.Float64(), "price": pl.Float64(), "size": pl.Float64(),
-    "side": pl.String(), "trade_id": pl.Int64(), "bid": pl.Float64(), "bid_size": pl.Float64(),
-    "ask": pl.Float64(), "ask_size": pl.Float64(), "suspicious": pl.Boolean(),
+    **RECORDED_BARS,
+    "recv_ns": pl.Int64(), "price": pl.Float64(), "size": pl.Float64(), "side": pl.String(),
+    "trade_id": pl.Int64(), "bid": pl.Float64(), "bid_size": pl.Float64(), "ask": pl.Float64(),
+    "ask_size": pl.Float64(), "suspicious": pl.Boolean(),
 }  # fmt: skip
 _PRICES: dict[Layout, list[str]] = {
     "bars": ["open", "high", "low", "close"],

@@ -15,22 +15,10 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from schemas.recorded_bars import RECORDED_BARS
 from schemas.ticks import TICK_WIRE
 
-BAR_COLUMNS: Final = pl.Schema(
-    {
-        "ts_ns": pl.Int64(),
-        "venue": pl.String(),
-        "symbol": pl.String(),
-        "timeframe": pl.String(),
-        "open": pl.Float64(),
-        "high": pl.Float64(),
-        "low": pl.Float64(),
-        "close": pl.Float64(),
-        "volume": pl.Float64(),
-        "size_decimals": pl.Int32(),
-    }
-)
+BAR_COLUMNS: Final = pl.Schema({**RECORDED_BARS, "size_decimals": pl.Int32()})
 """What `rebuild_trades` needs: recorded bars by open time, and the decimals of each volume."""
 
 SKIPPED_BARS: Final = pl.Schema(

@@ -110,8 +110,9 @@ def score(
 def _read_span(since: str | None, until: str | None) -> "Span":
     from onnx_models.scoring import EVER  # noqa: PLC0415
 
-    first, last = (None if text is None else parse_time_ns(text) for text in (since, until))
-    return EVER[0] if first is None else first, EVER[1] if last is None else last
+    first_ns = EVER[0] if since is None else parse_time_ns(since)
+    last_ns = EVER[1] if until is None else parse_time_ns(until)
+    return first_ns, last_ns
 
 
 def _open_source(

@@ -8,21 +8,9 @@ from clickhouse_connect.driver.client import Client
 from infra.clickhouse.client import quoted, require_database
 from schemas.ddl import table_name
 from schemas.market import BarClosed
+from schemas.recorded_bars import RECORDED_BARS
 
-SEEN_BARS = pl.Schema(
-    {
-        "ts_ns": pl.Int64(),
-        "venue": pl.String(),
-        "symbol": pl.String(),
-        "timeframe": pl.String(),
-        "open": pl.Float64(),
-        "high": pl.Float64(),
-        "low": pl.Float64(),
-        "close": pl.Float64(),
-        "volume": pl.Float64(),
-        "provenance": pl.String(),
-    }
-)
+SEEN_BARS = pl.Schema({**RECORDED_BARS, "provenance": pl.String()})
 """Columns of recorded bars (`ts_ns`: the open), and where their ticks came from."""
 
 
