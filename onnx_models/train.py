@@ -45,7 +45,7 @@ from onnx_models.periods import (
 )
 from onnx_models.walk_forward import Fold, Plan, plan_walk_forward
 
-RECIPE = 2
+RECIPE = 3
 """Raised when the way from data to a card changes: nothing made another way counts as finished."""
 FINAL_BUDGET_SHARE = 0.4
 """Part of the time budget for the fit that is served; the folds share the rest."""

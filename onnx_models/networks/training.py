@@ -108,7 +108,7 @@ def train_network(
     loss on the calibration range, after `epochs_max`, or when the budget is used up.
     """
     started = perf_counter()
-    calibration = _spread(rows.calibration, plan.calibration_windows)
+    calibration = _spread(rows.calibration, plan.calibration_windows, seed)
     held, _, answers = rows.take(calibration)
     epochs = _draw_epochs(rows.train, plan.windows_per_epoch, seed)
     _start(network, rows, next(epochs))
@@ -283,11 +283,13 @@ def _draw_epochs(train: IntArray, count: int, seed: int) -> Iterator[IntArray]:
             yield order[first : first + count]
 
 
-def _spread(rows: IntArray, count: int) -> IntArray:
-    """Return at most `count` of `rows`, evenly spread."""
-    if len(rows) <= count:
-        return rows
-    return rows[np.linspace(0, len(rows) - 1, count).astype(np.int64)]
+def _spread(rows: IntArray, count: int, seed: int) -> IntArray:
+    """Return at most `count` of `rows`, evenly spread, in an order that follows from `seed`.
+
+    In their own order every second one may be of the same symbols, of which images alone were seen.
+    """
+    places = np.linspace(0, len(rows) - 1, min(count, len(rows))).astype(np.int64)
+    return np.random.default_rng(seed).permutation(rows[places])
 
 
 def _name_left_out(rows: LearningRows, plan: TrainingPlan, scored: int) -> list[str]:

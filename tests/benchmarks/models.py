@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 
-from onnx_models.dataset import DataSet, load_data_set
+from onnx_models.dataset import HOUR_NS, DataSet, load_data_set
 from onnx_models.families import FitRequest
 from onnx_models.kinds import SERVED, TrainingExtraMissingError, build_family
+from onnx_models.walk_forward import plan_walk_forward
 from tests.benchmarks.context import Bench
 from tests.benchmarks.figures import REPOSITORY, Figure, Found, Skipped, Target, compare
 
@@ -21,7 +22,7 @@ TREES_US, ALL_US = 60.0, 250.0
 """Microseconds per symbol on one core that the requirements allow."""
 CALLS = 50
 FIT_SECONDS = 60.0
-"""Budget of each fit: what a model costs to serve is fixed long before it is a good one."""
+"""Budget of each fit: what a network costs to serve is fixed long before it is a good one."""
 
 
 def measure_models(bench: Bench) -> list[Found]:
@@ -45,13 +46,15 @@ def measure_models(bench: Bench) -> list[Found]:
 def _measure_kind(bench: Bench, kind: str, data: DataSet) -> list[Figure]:
     family = build_family(kind)
     rows = data.usable_rows(HORIZON_BARS, family.schema)
-    boundary = len(rows) * 3 // 4
+    # The periods of the shipped models: how many trees answer depends on the rows that stop a fit.
+    times_ns, ends_ns = data.close_times_ns[rows], data.targets[HORIZON_BARS].ends_ns[rows]
+    periods = plan_walk_forward(rows, times_ns, ends_ns, 0, HORIZON_BARS * HOUR_NS).final
     fitted = family.fit(
         FitRequest(
             data=data,
             horizon_bars=HORIZON_BARS,
-            train=rows[:boundary],
-            calibration=rows[boundary:],
+            train=periods.train,
+            calibration=periods.calibration,
             budget_seconds=5.0 if bench.quick else FIT_SECONDS,
         )
     )

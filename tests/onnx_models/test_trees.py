@@ -128,7 +128,7 @@ def test_another_seed_gives_another_model(family):
 
 @pytest.mark.parametrize("family", [XGBoostFamily, LightGBMFamily])
 def test_boosting_stops_when_later_rows_gain_nothing(family):
-    record = fit(family, n_estimators=300, patience_trees=10).record
+    record = fit(family, n_estimators=300, patience_trees=10, tolerance_nats=0.0).record
     assert record.best_round == int(np.argmin(record.loss_calibration))
     assert len(record.loss_calibration) == record.best_round + 11 < 300
     assert record.loss_train[0] > record.loss_train[record.best_round]
@@ -136,7 +136,17 @@ def test_boosting_stops_when_later_rows_gain_nothing(family):
 
 
 @pytest.mark.parametrize("family", [XGBoostFamily, LightGBMFamily])
-def test_the_kept_trees_are_those_of_the_best_round(family):
+def test_trees_that_gain_next_to_nothing_are_not_kept(family):
+    record = fit(family, n_estimators=300, patience_trees=10, tolerance_nats=1e-3).record
+    losses = np.array(record.loss_calibration)
+    assert len(losses) == losses.argmin() + 11
+    kept = losses[: record.best_round + 1]
+    assert kept[-1] <= losses.min() + 1e-3 < kept[:-1].min()
+    assert record.best_round < losses.argmin()
+
+
+@pytest.mark.parametrize("family", [XGBoostFamily, LightGBMFamily])
+def test_the_trees_that_answer_are_those_that_are_kept(family):
     fitted = fit(family, n_estimators=300, patience_trees=10)
     data = three_symbols()
     rows = data.usable_rows(4, SCHEMA)[5100:7000]
@@ -144,7 +154,8 @@ def test_the_kept_trees_are_those_of_the_best_round(family):
     answers = fitted.probabilities(np.concatenate([inputs, Mirror.of(SCHEMA).reflect(inputs)]))
     known = np.concatenate([labels, 2 - labels])
     loss = -np.log(answers[np.arange(len(known)), known]).mean()
-    assert loss == pytest.approx(min(fitted.record.loss_calibration), abs=1e-5)
+    record = fitted.record
+    assert loss == pytest.approx(record.loss_calibration[record.best_round], abs=1e-5)
 
 
 @pytest.mark.parametrize("family", [XGBoostFamily, LightGBMFamily])

@@ -11,6 +11,7 @@ from onnx_models.networks.training import (  # noqa: E402
     LearningRows,
     TrainingPlan,
     _draw_epochs,
+    _spread,
     reproducible,
     score,
     train_network,
@@ -89,9 +90,21 @@ def test_images_set_the_start_and_stop_the_fit(monkeypatch):
     ((seen, shares),) = started
     assert (seen == rows.take(next(_draw_epochs(rows.train, 128, 1)))[0]).all()
     assert shares[0] == shares[2] > 0.0
-    held, _, answers = rows.take(rows.calibration)
+    held, _, answers = rows.take(_spread(rows.calibration, 128, 1))
     loss = -np.log(score(network, held)[np.arange(len(held)), answers]).mean()
     assert curve.loss_calibration == [pytest.approx(loss, abs=1e-6)]
+
+
+def test_of_every_symbol_windows_and_images_stop_the_fit():
+    symbols = 12
+    rows = np.arange(1200)
+    asked = _spread(rows, 4096, seed=3)
+    assert sorted(asked) == rows.tolist()
+    images = [int((asked[1::2] % symbols == symbol).sum()) for symbol in range(symbols)]
+    assert 25 < min(images) <= max(images) < 75
+    assert (asked == _spread(rows, 4096, seed=3)).all()
+    assert (asked != _spread(rows, 4096, seed=4)).any()
+    assert sorted(_spread(rows, 3, seed=3)) == [0, 599, 1199]
 
 
 def test_a_market_that_only_rose_teaches_no_direction():

@@ -5,14 +5,13 @@ import polars as pl
 import pytest
 
 from operators.features import FeatureMachine, Mirror, to_model_inputs
-from schemas.features import FEATURE_SCHEMAS, FeatureKind
+from schemas.features import FEATURE_SCHEMAS, SEQUENCE_SCHEMAS, FeatureKind
 from tests.operators.features.series import recorded_series
 
 SCHEMA = FEATURE_SCHEMAS["fs34"]
 BARS = 300
-OF_RETURNS = {"returns", "log_returns", "roc_10", "volatility_7", "volatility_30", "bb_width",
-              "relative_spread"}  # fmt: skip
-"""Measured against a price that is not the close: their image is one of second order."""
+OF_OTHER_PRICES = {"volatility_7", "volatility_30", "bb_width", "relative_spread"}
+"""Measured against a price that is not the close: even up to the square of the move."""
 
 
 def inputs_of_last(bars: pl.DataFrame) -> np.ndarray:
@@ -39,8 +38,49 @@ def test_image_of_the_inputs_is_the_input_of_the_image(end):
     expected = inputs_of_last(reflect_bars(bars))[0]
     assert np.isfinite(expected).all()
     for name, image, true in zip(SCHEMA.names, found.tolist(), expected.tolist(), strict=True):
-        tolerance = 0.1 * abs(true) + 1e-4 if name in OF_RETURNS else 1e-7
+        tolerance = 0.1 * abs(true) + 1e-4 if name in OF_OTHER_PRICES else 1e-7
         assert image == pytest.approx(true, abs=tolerance, rel=0.0), name
+
+
+@pytest.mark.parametrize("move", [-0.32, -0.1, -0.001, 0.0, 0.02, 0.4, 1.0])
+def test_returns_of_any_size_are_reflected_exactly(move):
+    close, image = 50.0, Mirror.of(SCHEMA)
+    inputs = np.zeros((1, len(SCHEMA)))
+    expected = {}
+    for name, before in (("returns", close / (1.0 + move)), ("roc_10", close / (1.0 - move / 4))):
+        reflected = 2.0 * close - before
+        unit = 100.0 if name == "roc_10" else 1.0
+        inputs[0, SCHEMA.names.index(name)] = unit * (close / before - 1.0)
+        expected[name] = unit * (close / reflected - 1.0)
+    inputs[0, SCHEMA.names.index("log_returns")] = np.log1p(move)
+    expected["log_returns"] = np.log1p(expected["returns"])
+    found = dict(zip(SCHEMA.names, image.reflect(inputs)[0].tolist(), strict=True))
+    assert {name: found[name] for name in expected} == pytest.approx(expected, abs=1e-12)
+
+
+def test_a_fall_that_has_no_image_is_taken_for_the_largest_that_has():
+    inputs = np.zeros((3, len(SCHEMA)))
+    place = SCHEMA.names.index("returns")
+    inputs[:, place] = [-0.4, -0.6, np.nan]
+    found = Mirror.of(SCHEMA).reflect(inputs)[:, place]
+    np.testing.assert_allclose(found, [1.0, 1.0, np.nan], rtol=1e-12)
+
+
+def test_windows_are_those_of_prices_that_are_reflected_in_their_logarithm():
+    schema = SEQUENCE_SCHEMAS["sq120"]
+    bars = recorded_series(count=400)
+    squared = bars["close"][-1] ** 2
+    image = bars.with_columns(
+        open=squared / pl.col("open"),
+        high=squared / pl.col("low"),
+        low=squared / pl.col("high"),
+        close=squared / pl.col("close"),
+    )
+    found, expected = (
+        FeatureMachine(SCHEMA).update(one).select(schema.names).to_numpy()[-schema.steps :]
+        for one in (bars, image)
+    )
+    np.testing.assert_allclose(Mirror.of(schema).reflect(found), expected, rtol=1e-9, atol=1e-12)
 
 
 def test_mirrored_twice_is_as_before():

@@ -330,9 +330,11 @@ def test_fingerprint_tells_states_apart_that_mean_something_else(kind):
 
 @every_kind
 def test_a_learner_of_other_images_is_another_one(kind):
-    other = build(kind)
-    other._mirror = replace(other._mirror, offsets=other._mirror.offsets + 1.0)
-    assert other.fingerprint != build(kind).fingerprint
+    known = build(kind)._mirror
+    for changed in (replace(known, offsets=known.offsets + 1.0), replace(known, curved=())):
+        other = build(kind)
+        other._mirror = changed
+        assert other.fingerprint != build(kind).fingerprint
 
 
 SCRIPT = """
