@@ -22,7 +22,9 @@ FloatArray = npt.NDArray[np.float64]
 Number = TypeVar("Number", np.float32, np.float64)
 
 FALL_MAX = 1 / 3
-"""A larger fall within one return has the image of this one, a rise to the double; of one half none is."""
+"""A larger fall has the image of this one, a rise to the double; a fall to a half has none."""
+LOG_RISE_MAX = 100.0
+"""A larger rise has the image of this one, a fall to a half but for rounding; beyond 709 `exp` overflows."""
 
 _EVEN = frozenset(
     ("volatility_7", "volatility_30", "atr_14", "atr_pct", "adx_14", "bb_width", "relative_spread",
@@ -54,7 +56,9 @@ def _reflect_returns(returns: FloatArray) -> FloatArray:
 
 _CURVED: dict[str, Callable[[FloatArray], FloatArray]] = {
     "returns": _reflect_returns,
-    "log_returns": lambda found: np.log1p(_reflect_returns(np.expm1(found))),
+    "log_returns": lambda found: np.log1p(
+        _reflect_returns(np.expm1(np.minimum(found, LOG_RISE_MAX)))
+    ),
     "roc_10": lambda found: 100.0 * _reflect_returns(found / 100.0),
 }
 """Inputs whose image at the close is a function of them that is no line."""

@@ -32,6 +32,7 @@ from operators.bar_columns import BarColumns
 from operators.features import Mirror
 from operators.vote.labels import BUY, UNKNOWN, LabelRule, OpenLabels, find_bounds, order_rows
 from operators.voters.base import FloatArray, abstain, choose_stance, find_usable, name_unusable
+from operators.voters.river_bytes import dump_learner
 from schemas.features import FeatureSchema
 from schemas.signals import Vote
 
@@ -249,7 +250,7 @@ class RiverVoter(ABC):
 
     def _make_base(self) -> None:
         state = self._state
-        self._base_bytes = pickle.dumps(self._model, protocol=5)
+        self._base_bytes = dump_learner(self._model)
         state.base = self._base_bytes
         state.since = []
         # From here on this learner and one that is restored are made of the same bytes.

@@ -1,13 +1,28 @@
 """An online learner that is one decision tree, grown and cut back as the market changes."""
 
+from math import inf
 from typing import Any, ClassVar
 
 from river.drift import ADWIN
 from river.tree import HoeffdingAdaptiveTreeClassifier
+from river.tree.splitter import GaussianSplitter
 
 from operators.voters.river_base import RiverVoter
 
 SEED = 7
+
+
+class SilentSplitter(GaussianSplitter):
+    """Finds splits, and says nothing of how likely a value is.
+
+    A leaf asks at every event, to count how often naive Bayes would have been right; a tree that
+    answers with class shares never reads the count, which costs nearly half of what it learns in.
+    """
+
+    def cond_log_proba(self, att_val: Any, target_val: Any) -> float:
+        """Return the log-likelihood of nothing known."""
+        del att_val, target_val
+        return -inf
 
 
 class RiverHoeffdingVoter(RiverVoter):
@@ -32,6 +47,7 @@ class RiverHoeffdingVoter(RiverVoter):
             delta=0.01,
             tau=0.08,
             leaf_prediction="mc",
+            splitter=SilentSplitter(),
             bootstrap_sampling=False,
             drift_detector=ADWIN(delta=1e-7),
             seed=SEED,

@@ -1,5 +1,6 @@
 """An online learner that is a scaled logistic regression over the three classes."""
 
+from math import copysign
 from typing import Any, ClassVar
 
 import numpy as np
@@ -30,10 +31,10 @@ class ScaledSoftmax:
     def learn_one(self, sample: Sample, label: int) -> None:
         """Learn one event."""
         self.scaler.learn_one(sample)
-        scaled = {
-            name: min(max(value, -SCALED_MAX), SCALED_MAX)
-            for name, value in self.scaler.transform_one(sample).items()
-        }
+        scaled = self.scaler.transform_one(sample)
+        for name, value in scaled.items():
+            if abs(value) > SCALED_MAX:
+                scaled[name] = copysign(SCALED_MAX, value)
         scaled[CONSTANT] = INTERCEPT
         self.model.learn_one(scaled, label)
 

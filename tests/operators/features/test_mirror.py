@@ -66,6 +66,11 @@ def test_a_fall_that_has_no_image_is_taken_for_the_largest_that_has():
     np.testing.assert_allclose(found, [1.0, 1.0, np.nan], rtol=1e-12)
 
 
+def test_the_image_of_any_usable_input_is_finite():
+    for value in (-1e6, -1.0, 1e6):
+        assert np.isfinite(Mirror.of(SCHEMA).reflect(np.full((2, len(SCHEMA)), value))).all()
+
+
 def test_windows_are_those_of_prices_that_are_reflected_in_their_logarithm():
     schema = SEQUENCE_SCHEMAS["sq120"]
     bars = recorded_series(count=400)

@@ -24,7 +24,7 @@ from operators.features import Mirror, to_model_inputs, vector_matrix
 from operators.vote import LabelRule
 from operators.voters.river_base import RiverVoter
 from operators.voters.river_forest import RiverForestVoter
-from operators.voters.river_hoeffding import RiverHoeffdingVoter
+from operators.voters.river_hoeffding import RiverHoeffdingVoter, SilentSplitter
 from operators.voters.river_softmax import RiverSoftmaxVoter
 from schemas.fields import Stance
 from tests.operators.recorded_bars import recorded_frame
@@ -335,6 +335,15 @@ def test_a_learner_of_other_images_is_another_one(kind):
         other = build(kind)
         other._mirror = changed
         assert other.fingerprint != build(kind).fingerprint
+
+
+def test_a_splitter_that_is_silent_grows_the_same_tree():
+    frame, inputs = rows()
+    silent, spoken = build(EagerHoeffdingVoter), build(EagerHoeffdingVoter)
+    silent._model.splitter = SilentSplitter()
+    assert opine(silent, frame, inputs).tobytes() == opine(spoken, frame, inputs).tobytes()
+    assert silent._model.n_branches > 0
+    assert isinstance(RiverHoeffdingVoter.build_model(silent).splitter, SilentSplitter)
 
 
 SCRIPT = """
