@@ -94,7 +94,7 @@ class TickDecoder:
 
     def _sort_out(
         self, records: FetchedRecords, letters: list[DeadLetterRecorded]
-    ) -> tuple[list[int], list[int], NDArray[np.int8]]:
+    ) -> tuple[Sequence[int], Sequence[int], NDArray[np.int8]]:
         """Return the indices of NDJSON and of Arrow records, and every record's provenance code."""
         alike = self._sort_alike(records)
         if alike is not None:
@@ -120,7 +120,7 @@ class TickDecoder:
 
     def _sort_alike(
         self, records: FetchedRecords
-    ) -> tuple[list[int], list[int], NDArray[np.int8]] | None:
+    ) -> tuple[Sequence[int], Sequence[int], NDArray[np.int8]] | None:
         """Return the same for NDJSON records with the same headers and nothing to refuse, else None.
 
         A feed of one tick a record is nothing else, and has no time for a look at each of them.
@@ -133,7 +133,7 @@ class TickDecoder:
         if not all(values) or max(map(len, cast("list[bytes]", values))) > RECORD_BYTES_MAX:
             return None
         codes = np.full(len(records), int(found), dtype=np.int8)
-        return list(range(len(records))), [], codes
+        return range(len(records)), [], codes
 
     def _read_headers(self, headers: list[tuple[str, bytes | None]] | None) -> Understood:
         known = tuple(headers or ())
@@ -145,7 +145,7 @@ class TickDecoder:
         return understood
 
     def _parse_lines(
-        self, records: FetchedRecords, chosen: list[int], letters: list[DeadLetterRecorded]
+        self, records: FetchedRecords, chosen: Sequence[int], letters: list[DeadLetterRecorded]
     ) -> Parsed | None:
         if not chosen:
             return None
@@ -166,7 +166,7 @@ class TickDecoder:
         return Parsed(parsed.ticks, owners, parsed.lines)
 
     def _parse_streams(
-        self, records: FetchedRecords, chosen: list[int], letters: list[DeadLetterRecorded]
+        self, records: FetchedRecords, chosen: Sequence[int], letters: list[DeadLetterRecorded]
     ) -> Parsed | None:
         if not chosen:
             return None

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from operator import itemgetter
 from types import NoneType
@@ -11,11 +11,12 @@ from typing import Any, NoReturn
 import numpy as np
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka import Message as ConfluentMessage
+from numpy.typing import NDArray
 
 from infra.kafka.errors import ReadFailedError
 from infra.kafka.positions import broker_away, checked_start, offset_gone, topic_missing
 from infra.kafka.security import bootstrap_servers, confluent_options
-from infra.records import FetchedRecord, FetchedRecords
+from infra.records import FetchedRecord, FetchedRecords, Headers
 from schemas.settings import KafkaSettings
 
 # The client's own codes begin with an underscore; they are public all the same.
@@ -42,6 +43,8 @@ _STAMP = itemgetter(1)
 _AT_ONCE_BYTES = 2 * 1024 * 1024
 """What stays in the processor's cache while it is decoded, and lets the client fetch on meanwhile."""
 _RECORD_BYTES_AT_FIRST = 64 * 1024
+_LOT = 1000
+"""Messages whose objects stay in that cache too: they are let go before the next lot is read."""
 
 
 class ConfluentPartitionConsumer:
@@ -93,42 +96,58 @@ class ConfluentPartitionConsumer:
         """Return up to `records_max` next records; see `PartitionConsumer.fetch`."""
         if self._fault is not None:
             self._raise(self._fault)
-        messages: list[Any] = []
+        offsets: list[NDArray[np.int64]] = []
+        timestamps_ms: list[NDArray[np.int64]] = []
+        keys: list[bytes | None] = []
+        values: list[bytes | None] = []
+        headers: list[Headers] = []
+        wanted = min(records_max, max(_AT_ONCE_BYTES // self._record_bytes, 1))
+        for messages in self._lots(wanted, timeout_seconds):
+            count = len(messages)
+            offsets.append(_offsets(messages))
+            stamps = map(_STAMP, map(ConfluentMessage.timestamp, messages))
+            timestamps_ms.append(np.fromiter(stamps, np.int64, count))
+            keys += map(ConfluentMessage.key, messages)
+            values += map(ConfluentMessage.value, messages)
+            said = list(map(ConfluentMessage.headers, messages))
+            # A feed says the same of every tick: one list then stands for all of them.
+            same = headers[-1] if headers else said[0]
+            headers += [same] * count if said.count(same) == count else said
+        if not values:
+            if self._fault is not None:
+                self._raise(self._fault)
+            return []
+        self._position = max(self._position, int(offsets[-1][-1]) + 1)
+        # What large records taught is forgotten by halves: a run of heartbeats says little of the
+        # records behind it, and one fetch of those would be far too much.
+        mean_bytes = sum(map(len, filter(None, values))) // len(values)
+        self._record_bytes = max(mean_bytes, self._record_bytes // 2, 1)
+        return FetchedRecords(
+            np.concatenate(offsets), np.concatenate(timestamps_ms), keys, values, headers
+        )
+
+    def _lots(self, wanted: int, timeout_seconds: float) -> Iterator[list[Any]]:
+        """Yield up to `wanted` messages, lot by lot, until no more are here or one is a fault."""
         if timeout_seconds > 0:
             # consume(n, t) would wait until it has n messages; poll returns with the first.
             first = self._consumer.poll(timeout_seconds)
-            messages = [] if first is None else [first]
-        at_once = max(_AT_ONCE_BYTES // self._record_bytes, 1)
-        wanted = min(records_max, at_once) - len(messages)
-        if wanted > 0:
-            messages += self._consumer.consume(wanted, 0)
-        if not messages:
-            return []
+            good = [] if first is None else self._without_errors([first])
+            if good:
+                wanted -= 1
+                yield good
+        while wanted > 0 and self._fault is None:
+            messages = self._consumer.consume(min(wanted, _LOT), 0)
+            good = self._without_errors(messages)
+            if good:
+                yield good
+            wanted = wanted - _LOT if len(messages) == _LOT else 0
+
+    def _without_errors(self, messages: list[Any]) -> list[Any]:
+        """Return the records among `messages`, those before a fault, which is noted."""
         errors = list(map(ConfluentMessage.error, messages))
         # Types, because comparing an error of this client with None raises.
-        if set(map(type, errors)) != {NoneType}:
-            messages = self._without_errors(messages, errors)
-            if not messages:
-                return []
-        first, last, count = messages[0].offset(), messages[-1].offset(), len(messages)
-        self._position = max(self._position, last + 1)
-        values = list(map(ConfluentMessage.value, messages))
-        # What large records taught is forgotten by halves: a run of heartbeats says little of the
-        # records behind it, and one fetch of those would be far too much.
-        mean_bytes = sum(map(len, filter(None, values))) // count
-        self._record_bytes = max(mean_bytes, self._record_bytes // 2, 1)
-        return FetchedRecords(
-            # Offsets only ever rise: a range that is as long as the fetch has no gap.
-            np.arange(first, last + 1)
-            if last - first == count - 1
-            else np.fromiter(map(ConfluentMessage.offset, messages), np.int64, count),
-            np.fromiter(map(_STAMP, map(ConfluentMessage.timestamp, messages)), np.int64, count),
-            map(ConfluentMessage.key, messages),
-            values,
-            list(map(ConfluentMessage.headers, messages)),
-        )
-
-    def _without_errors(self, messages: list[Any], errors: list[Any]) -> list[Any]:
+        if set(map(type, errors)) <= {NoneType}:
+            return messages
         good = []
         for message, error in zip(messages, errors, strict=True):
             if error is None:
@@ -141,8 +160,6 @@ class ConfluentPartitionConsumer:
                 # The client reports a fault once: hand out what came before it, then raise it.
                 self._fault = error
                 break
-        if self._fault is not None and not good:
-            self._raise(self._fault)
         return good
 
     def _raise(self, error: Any) -> NoReturn:
@@ -186,6 +203,14 @@ class ConfluentPartitionConsumer:
     def _close(self) -> None:
         with suppress(KafkaException):
             self._consumer.close()
+
+
+def _offsets(messages: list[Any]) -> NDArray[np.int64]:
+    first, last = messages[0].offset(), messages[-1].offset()
+    # Offsets only ever rise: a range that is as long as the lot has no gap.
+    if last - first == len(messages) - 1:
+        return np.arange(first, last + 1)
+    return np.fromiter(map(ConfluentMessage.offset, messages), np.int64, len(messages))
 
 
 def _options(settings: KafkaSettings, group_id: str | None) -> dict[str, Any]:

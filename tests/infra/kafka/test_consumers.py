@@ -91,6 +91,25 @@ def test_a_fetch_never_gives_more_than_asked(consume, topic, write):
     assert max(sizes) <= 7
 
 
+def test_a_long_fetch_tells_the_headers_of_each_record(consume, topic, write):
+    expected = []
+    # Changes in the middle of what is read at a time, and where one such lot ends.
+    for said, count in ((b"a", 1_000), (b"b", 1_700), (b"", 1), (b"a", 799), (None, 500)):
+        headers = None if said is None else [("said", said)]
+        values = [b"%d" % (len(expected) + i) for i in range(count)]
+        write(topic, values, key=said, headers=headers)
+        expected += [(value, said, headers) for value in values]
+    consumer = consume()
+    # What is here already comes in few fetches, of several lots each.
+    time.sleep(0.5)
+    records = []
+    while len(records) < len(expected):
+        records += consumer.fetch(10_000, 0.1)
+        assert consumer.position == len(records)
+    assert [record.offset for record in records] == list(range(len(expected)))
+    assert [(record.value, record.key, record.headers) for record in records] == expected
+
+
 def test_a_record_written_after_opening_is_read(consume, topic, write):
     consumer = consume()
     assert consumer.fetch(10) == []
