@@ -42,7 +42,7 @@ def describe_card(card: ModelCard) -> ReportPart:
             f"{data['provenance']}; features {card.feature_schema} ({card.feature_schema_hash})"
         ),
         (
-            f"fit: {training['wall_seconds']} s, best round {training['best_round']} of "
+            f"fit: {training['wall_seconds']} s, kept round {training['best_round'] + 1} of "
             f"{training['rounds']}; calibration: {card.calibration['method']}"
         ),
         f"gate: {'passed' if gate['passed'] else 'NOT passed'}; "

@@ -16,7 +16,7 @@ from schemas.features import FEATURE_SCHEMAS, FeatureSchema
 OPSET = 15
 PATIENCE_TREES = 50
 TOLERANCE_NATS = 2e-4
-"""Loss of the rows that stop a fit that is given for fewer trees: the last third gains no more."""
+"""Loss, on the rows that stop a fit, that is given for fewer trees: the last sixth gains no more."""
 BOUNDARY_ROWS_MAX = 20_000
 IMAGES = "each row, and its image in the mirror"
 ZERO_MAX = 1e-35
@@ -267,8 +267,8 @@ def _parts(request: FitRequest, schema: FeatureSchema) -> list[tuple[Float32Arra
 def _find_kept(losses: list[float], tolerance_nats: float) -> int:
     """Return the first round whose loss is within the tolerance of the least.
 
-    The end of the curve is flat: it takes a third of the trees, so of the time of every answer, and
-    gains a hundredth of what the model gains.
+    The end of the curve is flat: it takes a sixth of the trees, so of the time of every answer,
+    and gains a hundredth of what the model gains.
     """
     return int(np.argmax(np.array(losses) <= min(losses) + tolerance_nats))
 

@@ -3,6 +3,7 @@
 import numpy as np
 import polars as pl
 import pytest
+from msgspec.structs import replace
 
 from operators.features import FeatureMachine, Mirror, to_model_inputs
 from schemas.features import FEATURE_SCHEMAS, SEQUENCE_SCHEMAS, FeatureKind
@@ -98,17 +99,24 @@ def test_mirrored_twice_is_as_before():
 
 
 def test_a_schema_with_inputs_of_no_known_image_is_refused():
-    with pytest.raises(ValueError, match="image in the mirror; found none of 'price_range'"):
+    with pytest.raises(ValueError, match=r"image in the mirror; found none of \['price_range', "):
         Mirror.of(FEATURE_SCHEMAS["fs64"])
+    momentum = SCHEMA.features[SCHEMA.names.index("momentum_5")]
+    windows = replace(SEQUENCE_SCHEMAS["sq120"], features=(momentum,))
+    with pytest.raises(ValueError, match=r"found none of \['momentum_5'\]"):
+        Mirror.of(windows)
 
 
 def test_a_learner_cannot_be_told_of_a_direction_by_an_even_input():
     even = {"volatility", "atr", "volume", "adx", "bb_width", "relative_spread"}
     mirror = Mirror.of(SCHEMA)
+    curved = {name for _, name in mirror.curved}
+    assert curved == {"returns", "log_returns", "roc_10"}
     kept = {
         name
         for place, name in enumerate(SCHEMA.names)
-        if (mirror.sources[place], mirror.factors[place], mirror.offsets[place]) == (place, 1, 0)
+        if name not in curved
+        and (mirror.sources[place], mirror.factors[place], mirror.offsets[place]) == (place, 1, 0)
     }
     assert all(any(name.startswith(word) for word in even) for name in kept)
     levels = {one.name for one in SCHEMA.features if one.kind is FeatureKind.LEVEL}

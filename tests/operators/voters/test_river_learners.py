@@ -337,6 +337,13 @@ def test_a_learner_of_other_images_is_another_one(kind):
         assert other.fingerprint != build(kind).fingerprint
 
 
+@every_kind
+def test_a_learner_of_other_curves_is_another_one(kind, monkeypatch):
+    known = build(kind).fingerprint
+    monkeypatch.setattr("operators.features.mirror.FALL_MAX", 0.4)
+    assert build(kind).fingerprint != known
+
+
 def test_a_splitter_that_is_silent_grows_the_same_tree():
     frame, inputs = rows()
     silent, spoken = build(EagerHoeffdingVoter), build(EagerHoeffdingVoter)
