@@ -36,7 +36,7 @@ LAYOUTS: dict[Layout, tuple[str, ...]] = {
     "bars": tuple(RECORDED_BARS),
     "trades": ("ts_ns", "venue", "symbol", "price", "size"),
     "quotes": ("ts_ns", "venue", "symbol", "bid", "ask"),
-}  # fmt: skip
+}
 """Columns that make a layout; an order book (`msg_seq`) is none."""
 
 _TYPES: dict[str, pl.DataType] = {

@@ -1,6 +1,6 @@
 """Records as they were read from the log, whichever client read them."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import NamedTuple, overload
 
@@ -31,20 +31,19 @@ class FetchedRecords(Sequence[FetchedRecord]):
     A feed of one tick a record hands over hundreds of thousands a second.
     """
 
-    __slots__ = ("_keys", "_records", "headers", "offsets", "timestamps_ms", "values")
+    __slots__ = ("_records", "headers", "keys", "offsets", "timestamps_ms", "values")
 
     def __init__(
         self,
         offsets: NDArray[np.int64],
         timestamps_ms: NDArray[np.int64],
-        keys: Iterable[bytes | None],
+        keys: list[bytes | None],
         values: list[bytes | None],
         headers: list[Headers],
     ) -> None:
-        """Hold columns of one length; `keys` is read once a record is asked for."""
+        """Hold columns of one length."""
         self.offsets, self.timestamps_ms = offsets, timestamps_ms
-        self.values, self.headers = values, headers
-        self._keys = keys
+        self.keys, self.values, self.headers = keys, values, headers
         self._records: list[FetchedRecord] | None = None
 
     @classmethod
@@ -81,7 +80,7 @@ class FetchedRecords(Sequence[FetchedRecord]):
                     zip(
                         self.offsets.tolist(),
                         self.timestamps_ms.tolist(),
-                        self._keys,
+                        self.keys,
                         self.values,
                         self.headers,
                         strict=True,

@@ -24,7 +24,7 @@ from onnx_models.artefact import (
     write_artefact,
 )
 from onnx_models.calibration import Calibration, fit_calibration
-from onnx_models.dataset import HOUR_NS, DataSet
+from onnx_models.dataset import DataSet
 from onnx_models.evaluation import (
     Judged,
     Yardstick,
@@ -43,7 +43,7 @@ from onnx_models.periods import (
     fix_yardstick,
     read_outcomes,
 )
-from onnx_models.walk_forward import Fold, Plan, plan_walk_forward
+from onnx_models.walk_forward import Fold, plan_data_set
 
 RECIPE = 3
 """Raised when the way from data to a card changes: nothing made another way counts as finished."""
@@ -116,7 +116,7 @@ class Training:
         self._bench = bench or BaselineBench()
         self._report = report
         self._reader = data.reader(family.schema)
-        self._plan = self._make_plan()
+        self._plan = plan_data_set(data, family.schema, options.horizon_bars, options.folds)
         self._started = time.monotonic()
         self._left_out: list[str] = []
         self.key = self._make_key()
@@ -154,13 +154,6 @@ class Training:
         card = write_artefact(self.folder, card, model)
         self._report(1.0, "done")
         return TrainedModel(folder=self.folder, card=card, kept=False)
-
-    def _make_plan(self) -> Plan:
-        rows = self.data.usable_rows(self.options.horizon_bars, self.family.schema)
-        ends = self.data.targets[self.options.horizon_bars].ends_ns[rows]
-        times = self.data.close_times_ns[rows]
-        embargo_ns = self.options.horizon_bars * HOUR_NS
-        return plan_walk_forward(rows, times, ends, self.options.folds, embargo_ns)
 
     def _make_key(self) -> str:
         """Return the hash of everything that decides the model and its figures."""

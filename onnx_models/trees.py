@@ -132,10 +132,10 @@ class XGBoostFamily:
             verbose_eval=False,
         )
         curves = (losses["train"]["mlogloss"], losses["calibration"]["mlogloss"])
-        best = _find_kept(curves[1], tolerance)
-        booster = booster[: best + 1]
+        kept = _find_kept(curves[1], tolerance)
+        booster = booster[: kept + 1]
         return FittedTrees(
-            _record(self.parameters | fixed, started, curves, best, request),
+            _record(self.parameters | fixed, started, curves, kept, request),
             lambda inputs: booster.predict(xgboost.DMatrix(inputs, nthread=1)),
             lambda: _convert_xgboost(booster, len(self.schema)),
             [(feature, below_float32(at)) for feature, at in _read_xgboost(booster)],
@@ -191,12 +191,12 @@ class LightGBMFamily:
             ],
         )
         curves = (losses["train"]["multi_logloss"], losses["calibration"]["multi_logloss"])
-        best = _find_kept(curves[1], tolerance)
-        splits = list(read_lightgbm_splits(booster, best + 1))
+        kept = _find_kept(curves[1], tolerance)
+        splits = list(read_lightgbm_splits(booster, kept + 1))
         return FittedTrees(
-            _record(self.parameters | fixed, started, curves, best, request),
-            lambda rows: booster.predict(rows, num_iteration=best + 1),
-            lambda: convert_lightgbm_trees(booster, best + 1, len(self.schema)),
+            _record(self.parameters | fixed, started, curves, kept, request),
+            lambda rows: booster.predict(rows, num_iteration=kept + 1),
+            lambda: convert_lightgbm_trees(booster, kept + 1, len(self.schema)),
             splits,
         )
 

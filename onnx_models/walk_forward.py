@@ -11,6 +11,9 @@ import numpy as np
 import numpy.typing as npt
 from msgspec import Struct
 
+from onnx_models.dataset import HOUR_NS, DataSet
+from schemas.features import FeatureSchema, SequenceSchema
+
 IntArray = npt.NDArray[np.int64]
 
 FINAL_SHARE = 0.2
@@ -46,6 +49,20 @@ class Plan(Struct, frozen=True, kw_only=True):
 
     folds: tuple[Fold, ...]
     final: Fold
+
+
+def plan_data_set(
+    data: DataSet, schema: FeatureSchema | SequenceSchema, horizon_bars: int, folds: int
+) -> Plan:
+    """Return the plan for the rows of `data` that a model of `schema` can use.
+
+    The embargo is one horizon. Raises `RecordingTooShortError` as `plan_walk_forward`.
+    """
+    rows = data.usable_rows(horizon_bars, schema)
+    ends_ns = data.targets[horizon_bars].ends_ns[rows]
+    return plan_walk_forward(
+        rows, data.close_times_ns[rows], ends_ns, folds, horizon_bars * HOUR_NS
+    )
 
 
 def plan_walk_forward(

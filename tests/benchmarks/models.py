@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 
-from onnx_models.dataset import HOUR_NS, DataSet, load_data_set
+from onnx_models.dataset import DataSet, load_data_set
 from onnx_models.families import FitRequest
 from onnx_models.kinds import SERVED, TrainingExtraMissingError, build_family
-from onnx_models.walk_forward import plan_walk_forward
+from onnx_models.walk_forward import plan_data_set
 from tests.benchmarks.context import Bench
 from tests.benchmarks.figures import REPOSITORY, Figure, Found, Skipped, Target, compare
 
@@ -48,8 +48,7 @@ def _measure_kind(bench: Bench, kind: str, data: DataSet) -> list[Figure]:
     family = build_family(kind)
     rows = data.usable_rows(HORIZON_BARS, family.schema)
     # The periods of the shipped models: how many trees answer depends on the rows that stop a fit.
-    times_ns, ends_ns = data.close_times_ns[rows], data.targets[HORIZON_BARS].ends_ns[rows]
-    periods = plan_walk_forward(rows, times_ns, ends_ns, 0, HORIZON_BARS * HOUR_NS).final
+    periods = plan_data_set(data, family.schema, HORIZON_BARS, folds=0).final
     budget_seconds = None if kind in TREES else NETWORK_FIT_SECONDS
     fitted = family.fit(
         FitRequest(
